@@ -1,0 +1,322 @@
+//! Administrative calls: one request, one answer, both JSON. Times are RFC 3339, durations and sizes whole numbers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What an operator or a tool asks. The answer's type stands beside each; `Done` where nothing is named.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AdminRequest {
+    /// [`Status`].
+    Status,
+    /// `Vec<QueueView>`: every queue by name, dead-letter queues left out.
+    QueueList,
+    /// [`QueueView`].
+    QueueShow {
+        /// The queue.
+        queue: String,
+    },
+    /// A new queue (a new rules version): [`RulesChange`].
+    QueueCreate {
+        /// Its name.
+        queue: String,
+        /// Patterns; empty: its own name.
+        bind: Vec<String>,
+        /// `key = value` as in the rules document, values in TOML spelling.
+        set: Vec<(String, String)>,
+    },
+    /// The queue goes (a new rules version): [`RulesChange`].
+    QueueDelete {
+        /// The queue.
+        queue: String,
+        /// Even with messages in it.
+        drop_messages: bool,
+    },
+    /// Removes ready, delayed and parked messages: [`Count`].
+    QueuePurge {
+        /// The queue.
+        queue: String,
+    },
+    /// Stops deliveries.
+    QueuePause {
+        /// The queue.
+        queue: String,
+    },
+    /// Goes on.
+    QueueResume {
+        /// The queue.
+        queue: String,
+    },
+    /// Removes a message that is not leased.
+    QueueCancel {
+        /// The queue.
+        queue: String,
+        /// The message's id.
+        id: String,
+    },
+    /// Lets a parked key go on.
+    QueueUnpark {
+        /// The queue.
+        queue: String,
+        /// The key.
+        key: String,
+    },
+    /// Looks at messages without taking them: `Vec<MessageView>`, by sequence.
+    Peek {
+        /// The queue; `NAME.dlq` for dead letters.
+        queue: String,
+        /// From the message after this sequence.
+        after: u64,
+        /// At most so many (1,000).
+        limit: u32,
+    },
+    /// `Vec<DeadView>`: queues with dead letters.
+    DlqList,
+    /// Dead letters, by sequence: `Vec<MessageView>`.
+    DlqShow {
+        /// The source queue.
+        queue: String,
+        /// From the message after this sequence.
+        after: u64,
+        /// At most so many (1,000).
+        limit: u32,
+    },
+    /// Moves dead letters back: [`Count`].
+    DlqRedrive {
+        /// The source queue.
+        queue: String,
+        /// Only those with this reason.
+        reason: Option<String>,
+        /// Only the one with this id.
+        id: Option<String>,
+        /// With `id`: another payload, base64.
+        payload: Option<String>,
+        /// With `id`: headers set.
+        headers: Vec<(String, String)>,
+        /// At most so many.
+        limit: Option<u64>,
+    },
+    /// Removes dead letters: [`Count`].
+    DlqPurge {
+        /// The source queue.
+        queue: String,
+    },
+    /// Checks a document: [`RulesCheck`].
+    RulesCheck {
+        /// TOML.
+        document: String,
+    },
+    /// What would change: [`RulesDiff`].
+    RulesDiff {
+        /// TOML.
+        document: String,
+    },
+    /// Applies a document: [`RulesChange`].
+    RulesApply {
+        /// TOML.
+        document: String,
+        /// Queues that may vanish with messages in them.
+        drop_queues: Vec<String>,
+    },
+    /// The current document: [`RulesView`].
+    RulesShow,
+    /// `Vec<RulesEntry>`, the newest first.
+    RulesHistory,
+    /// A new version equal to an earlier one: [`RulesChange`].
+    RulesRollback {
+        /// That version.
+        version: u64,
+        /// Queues that may vanish with messages in them.
+        drop_queues: Vec<String>,
+    },
+}
+
+/// How the router is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether it takes publishes.
+    pub ready: bool,
+    /// Why not, or what needs a look.
+    pub alarms: Vec<Alarm>,
+    /// Its name and version.
+    pub server: String,
+    /// Since when it runs.
+    pub started_at: String,
+    /// The rules in force.
+    pub rules_version: u64,
+    /// Queues.
+    pub queues: u64,
+    /// Messages in all queues.
+    pub messages: u64,
+    /// Dead letters in all queues.
+    pub dead: u64,
+    /// Connections.
+    pub connections: u64,
+    /// Consumers.
+    pub consumers: u64,
+    /// Bytes of the journal on disk.
+    pub journal_bytes: u64,
+    /// Free bytes on its disk.
+    pub free_bytes: u64,
+    /// How long an id is surely remembered, in milliseconds.
+    pub dedup_window_ms: u64,
+}
+
+/// Something that stands until it is looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// `dead_letters`, `disk_low`, `disk_full`, `clock` …
+    pub alarm: String,
+    /// The queue, where it is one's.
+    pub queue: Option<String>,
+    /// A sentence: what, and what to do.
+    pub detail: String,
+}
+
+/// One queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// Its name.
+    pub name: String,
+    /// Patterns.
+    pub bind: Vec<String>,
+    /// Deliverable now.
+    pub ready: u64,
+    /// Waiting for a time.
+    pub delayed: u64,
+    /// With a consumer.
+    pub leased: u64,
+    /// Behind a key that waits.
+    pub parked: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Consumers.
+    pub consumers: u64,
+    /// ready + delayed + parked + leased.
+    pub messages: u64,
+    /// Bytes of their blocks.
+    pub bytes: u64,
+    /// Whether deliveries stand still.
+    pub paused: bool,
+    /// Keys that wait for an operator, at most 100 of them.
+    pub parked_keys: Vec<String>,
+    /// The oldest message that is not processed.
+    pub oldest: Option<String>,
+    /// Settings in the rules' spelling, those with a value.
+    pub settings: BTreeMap<String, serde_json::Value>,
+}
+
+/// One queue's dead letters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeadView {
+    /// The source queue.
+    pub queue: String,
+    /// How many.
+    pub dead: u64,
+    /// When the oldest died.
+    pub oldest: Option<String>,
+    /// How many by reason.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// A message, looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MessageView {
+    /// The queue that it lies in (for dead letters: the source queue).
+    pub queue: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// `ready`, `delayed`, `parked` or `leased`.
+    pub state: String,
+    /// Deliveries that were begun.
+    pub attempts: u32,
+    /// Its topic.
+    pub topic: String,
+    /// Its id.
+    pub id: String,
+    /// Its key.
+    pub key: Option<String>,
+    /// Its headers, `chaski-dead-*` among them.
+    pub headers: BTreeMap<String, String>,
+    /// Its payload.
+    pub payload: String,
+    /// `utf8` or `base64`.
+    pub payload_encoding: String,
+    /// When it was stored.
+    pub published_at: String,
+    /// Not to be delivered before.
+    pub not_before: Option<String>,
+    /// Dead letters: why.
+    pub reason: Option<String>,
+    /// Dead letters: the reason in words.
+    pub detail: Option<String>,
+    /// Dead letters: the module concerned.
+    pub module: Option<String>,
+    /// Dead letters: its digest.
+    pub digest: Option<String>,
+}
+
+/// How many messages a command moved or removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Messages.
+    pub count: u64,
+    /// Set when it stopped early: why, and what to do.
+    pub stopped: Option<String>,
+}
+
+/// Nothing to tell.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Done {}
+
+/// A document that is right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesCheck {
+    /// Queues that it defines.
+    pub queues: u64,
+    /// Sentences that don't stop it.
+    pub notes: Vec<String>,
+}
+
+/// The difference between a document and the rules in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesDiff {
+    /// The version that it was compared with.
+    pub version: u64,
+    /// One line a change: `+ queue.x`, `- queue.y`, `~ queue.z.ack_wait: 30s → 10s`.
+    pub changes: Vec<String>,
+}
+
+/// A change that was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesChange {
+    /// The version now in force.
+    pub version: u64,
+    /// As in [`RulesDiff`].
+    pub changes: Vec<String>,
+}
+
+/// The document in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesView {
+    /// Its number.
+    pub version: u64,
+    /// TOML.
+    pub document: String,
+}
+
+/// One version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesEntry {
+    /// Its number.
+    pub version: u64,
+    /// Who made it.
+    pub author: String,
+    /// When.
+    pub applied_at: String,
+    /// Whether it is in force.
+    pub current: bool,
+    /// What it changed.
+    pub changes: Vec<String>,
+}
