@@ -1,0 +1,60 @@
+//! The state machine: commands in, records and effects out. It knows no clock, thread, file, socket or wasm, and never
+//! iterates a hash map where order reaches an output, so a replay of its records yields the same state.
+
+mod ids;
+
+mod command;
+mod config;
+mod effect;
+mod message;
+mod record;
+
+mod broker;
+
+mod apply;
+mod dead;
+mod deliver;
+mod expire;
+mod operate;
+mod publish;
+mod requests;
+mod resume;
+mod rules;
+mod settle;
+mod snapshot;
+mod stats;
+mod transactions;
+
+mod consumers;
+mod keys;
+mod messages;
+mod queue;
+mod queues;
+mod subscriptions;
+
+mod backoff;
+mod bindings;
+mod codec;
+mod dedup;
+mod hash;
+mod lane;
+mod live;
+mod pages;
+mod timers;
+mod trie;
+
+pub use apply::ApplyError;
+pub use bindings::Bindings;
+pub use broker::{Broker, ReplayError};
+pub use codec::{RecordError, body_of};
+pub use command::*;
+pub use config::*;
+pub use dead::Alarm;
+pub use effect::*;
+pub use ids::*;
+pub use message::*;
+pub use queue::Totals;
+pub use record::{Move, Moves, Raw, Record, Removal};
+pub use rules::RulesEntry;
+pub use snapshot::{Restore, RestoreError, Snapshot};
+pub use stats::{Browsed, BrowsedState, QueueStats};

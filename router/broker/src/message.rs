@@ -1,0 +1,183 @@
+//! A message as the broker sees it: one opaque block of bytes, and where in it the few fields lie that steer it.
+//!
+//! The block is what the client sent, what the journal keeps and what a consumer gets. The broker never encodes one;
+//! the server tells it the fields' places, and a [`Render`] function makes the few messages that the broker itself sends.
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+
+use crate::ids::{Millis, Sequence};
+
+/// A run of bytes inside a message's block.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// Where a message's fields lie in its block, and its numbers.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Fields {
+    /// The topic.
+    pub topic: Span,
+    /// The message id.
+    pub id: Span,
+    /// The ordering key.
+    pub key: Option<Span>,
+    /// Where a reply goes; its presence makes the message a request.
+    pub reply_to: Option<Span>,
+    /// The id of the request that this answers.
+    pub correlation_id: Option<Span>,
+    /// 0..=9, higher first.
+    pub priority: u8,
+    /// Time to live, from the later of storing and `deliver_at`.
+    pub ttl_ms: Option<u64>,
+    /// Not to be delivered before.
+    pub deliver_at: Option<Millis>,
+}
+
+/// A message: its block and its fields. Cloning copies no bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The whole block, head and payload.
+    pub body: Bytes,
+    /// Where its fields lie.
+    pub fields: Fields,
+}
+
+impl Message {
+    /// The bytes of a span. Spans are made by the server from this very block, so one outside it is a bug.
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        &self.body[span.start as usize..span.start as usize + span.len as usize]
+    }
+
+    /// The topic's bytes.
+    pub fn topic(&self) -> &[u8] {
+        self.bytes(self.fields.topic)
+    }
+
+    /// The id's bytes.
+    pub fn id(&self) -> &[u8] {
+        self.bytes(self.fields.id)
+    }
+
+    /// The key's bytes.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.fields.key.map(|span| self.bytes(span))
+    }
+
+    /// The reply topic's bytes.
+    pub fn reply_to(&self) -> Option<&[u8]> {
+        self.fields.reply_to.map(|span| self.bytes(span))
+    }
+
+    /// The correlation id's bytes.
+    pub fn correlation_id(&self) -> Option<&[u8]> {
+        self.fields.correlation_id.map(|span| self.bytes(span))
+    }
+}
+
+/// What the broker itself tells a requester.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The request was rejected or became a dead letter.
+    Rejected,
+    /// The responder failed it.
+    Failed,
+    /// The request was answered before, and the reply is no longer kept.
+    ReplyLost,
+}
+
+/// A status for a requester, to be rendered as a message: topic `reply_to`, correlation id `request_id`, no payload, id
+/// unique by `sequence`.
+#[derive(Copy, Clone, Debug)]
+pub struct StatusReply<'a> {
+    /// The topic that it goes to.
+    pub reply_to: &'a str,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// What happened.
+    pub status: Status,
+    /// The reason, for people.
+    pub reason: &'a str,
+    /// The sequence drawn for this message.
+    pub sequence: Sequence,
+    /// When.
+    pub now: Millis,
+}
+
+/// Makes a message of a status. Pure: the same status always yields the same block.
+pub type Render = fn(StatusReply<'_>) -> Message;
+
+/// Why a message is a dead letter: a closed set, named as in DESIGN section 3.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum DeadReason {
+    /// A consumer rejected it.
+    Rejected,
+    /// Its time to live ran out.
+    Expired,
+    /// Its last permitted delivery failed.
+    MaxDeliver,
+    /// The queue was full and made room.
+    Overflow,
+    /// A filter failed on it.
+    FilterError,
+    /// A filter's result reached nobody.
+    Unroutable,
+    /// Filters routed it in a loop.
+    HopLimit,
+    /// An aggregator failed.
+    AggregationFailed,
+    /// A compensation failed.
+    CompensationFailed,
+}
+
+impl DeadReason {
+    /// Every reason, in the order of DESIGN section 3.
+    pub const ALL: [DeadReason; 9] = [
+        DeadReason::Rejected,
+        DeadReason::Expired,
+        DeadReason::MaxDeliver,
+        DeadReason::Overflow,
+        DeadReason::FilterError,
+        DeadReason::Unroutable,
+        DeadReason::HopLimit,
+        DeadReason::AggregationFailed,
+        DeadReason::CompensationFailed,
+    ];
+
+    /// The reason's name, as headers, commands and metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeadReason::Rejected => "rejected",
+            DeadReason::Expired => "expired",
+            DeadReason::MaxDeliver => "max_deliver",
+            DeadReason::Overflow => "overflow",
+            DeadReason::FilterError => "filter_error",
+            DeadReason::Unroutable => "unroutable",
+            DeadReason::HopLimit => "hop_limit",
+            DeadReason::AggregationFailed => "aggregation_failed",
+            DeadReason::CompensationFailed => "compensation_failed",
+        }
+    }
+}
+
+/// What a dead letter's `chaski-dead-*` headers say. `-route`, `-scatter`, `-saga`, `-module` and `-digest` come with filters,
+/// gathers and sagas.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeadInfo {
+    /// Why.
+    pub reason: DeadReason,
+    /// The consumer's reason, or a sentence of the router's.
+    pub detail: String,
+    /// The queue that it died in.
+    pub queue: String,
+    /// Deliveries that it had.
+    pub attempts: u32,
+    /// When it was first delivered; when never delivered, when it died.
+    pub first_at: Millis,
+    /// When it died.
+    pub last_at: Millis,
+}

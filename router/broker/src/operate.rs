@@ -1,0 +1,240 @@
+//! What operators do to queues and bodies: purge, pause, cancel, unpark, redrive, relocate. Each command is bounded.
+
+use bytes::Bytes;
+
+use crate::broker::Broker;
+use crate::command::{DiskState, Operation, Select};
+use crate::effect::{OperateError, Output, Progress};
+use crate::ids::{Millis, Position, QueueId, Sequence};
+use crate::message::Message;
+use crate::queue::{Kind, State};
+use crate::record::{Raw, Record, Removal};
+
+/// Messages that one command moves or removes at most, whatever it asks for.
+const MOST: u64 = 16_384;
+
+impl Broker {
+    pub(crate) fn operate(
+        &mut self,
+        now: Millis,
+        id: QueueId,
+        operation: Operation,
+        output: &mut Output,
+    ) -> Result<Progress, OperateError> {
+        let queue = self.queues.get(id).ok_or(OperateError::UnknownQueue)?;
+        if self.disk_full_for(id) {
+            return Err(OperateError::DiskFull);
+        }
+        let letters = match queue.kind {
+            Kind::Ordinary { dead } => dead,
+            Kind::Dead { .. } => id,
+        };
+        let ordinary = letters != id;
+        match operation {
+            Operation::Purge { limit } if ordinary => Ok(self.purge(id, limit, output)),
+            Operation::Cancel { id: message } if ordinary => self.cancel(id, &message, output),
+            Operation::Unpark { key } if ordinary => self.unpark(id, &key, output),
+            Operation::Purge { .. } | Operation::Cancel { .. } | Operation::Unpark { .. } => {
+                Err(OperateError::NotAllowed)
+            }
+            Operation::Pause => Ok(self.pause(id, true, output)),
+            Operation::Resume => Ok(self.pause(id, false, output)),
+            Operation::PurgeDead { limit } => {
+                let progress = self.purge(letters, limit, output);
+                self.calm(letters, output);
+                self.touch_source(letters);
+                Ok(progress)
+            }
+            Operation::Redrive { select, limit } => {
+                self.check_redrive()?;
+                Ok(self.redrive(now, letters, &select, limit, output))
+            }
+            Operation::RedriveEdited { sequence, message } => {
+                self.check_redrive()?;
+                self.redrive_edited(now, letters, sequence, message, output)
+            }
+        }
+    }
+
+    fn check_redrive(&self) -> Result<(), OperateError> {
+        match self.disk {
+            DiskState::Plenty => Ok(()),
+            DiskState::Low => Err(OperateError::DiskLow),
+            DiskState::Full => Err(OperateError::DiskFull),
+        }
+    }
+
+    fn purge(&mut self, id: QueueId, limit: u64, output: &mut Output) -> Progress {
+        let queue = self.queues.queue(id);
+        let free = queue.entries.iter().filter(|(_, entry)| entry.state != State::Leased);
+        let sequences: Vec<Sequence> =
+            free.take(limit.min(MOST) as usize).map(|(sequence, _)| Sequence(sequence)).collect();
+        let count = sequences.len() as u64;
+        let (more, journaled) = (queue.len() - queue.leased > count, queue.journaled());
+        if count > 0 {
+            self.commit(Record::Removed { queue: id, cause: Removal::Purged, sequences }, journaled, output);
+            self.touch(id);
+        }
+        Progress { count, more, full: false }
+    }
+
+    fn cancel(&mut self, id: QueueId, message: &[u8], output: &mut Output) -> Result<Progress, OperateError> {
+        let hash = self.hash_key.id(message);
+        let queue = self.queues.queue(id);
+        let found = queue.entries.iter().find(|(sequence, entry)| {
+            entry.state != State::Leased && self.messages.row(Sequence(*sequence)).id == hash
+        });
+        let sequence = found.map(|(sequence, _)| Sequence(sequence)).ok_or(OperateError::UnknownId)?;
+        let journaled = queue.journaled();
+        let record = Record::Removed { queue: id, cause: Removal::Cancelled, sequences: vec![sequence] };
+        self.commit(record, journaled, output);
+        self.touch(id);
+        Ok(Progress { count: 1, ..Progress::default() })
+    }
+
+    fn unpark(&mut self, id: QueueId, key: &[u8], output: &mut Output) -> Result<Progress, OperateError> {
+        let queue = self.queues.queue(id);
+        if !queue.parked.contains_key(key) {
+            return Err(OperateError::UnknownId);
+        }
+        let journaled = queue.journaled();
+        self.commit(Record::Unparked { queue: id, key: key.to_vec() }, journaled, output);
+        self.touch(id);
+        Ok(Progress { count: 1, ..Progress::default() })
+    }
+
+    fn pause(&mut self, id: QueueId, paused: bool, output: &mut Output) -> Progress {
+        let queue = self.queues.queue(id);
+        if queue.paused != paused {
+            // Journaled for every queue: what an operator stopped stays stopped.
+            self.commit(Record::Paused { queue: id, paused }, true, output);
+            self.touch(id);
+        }
+        Progress { count: 1, ..Progress::default() }
+    }
+
+    fn redrive(
+        &mut self,
+        now: Millis,
+        letters: QueueId,
+        select: &Select,
+        limit: u64,
+        output: &mut Output,
+    ) -> Progress {
+        let mut progress = Progress::default();
+        let Kind::Dead { source: Some(source) } = self.queues.queue(letters).kind else { return progress };
+        let id = select.id.as_ref().map(|id| self.hash_key.id(id));
+        let queue = self.queues.queue(letters);
+        let limit = limit.min(MOST) as usize;
+        let mut chosen: Vec<Sequence> = queue
+            .entries
+            .iter()
+            .take_while(|(sequence, _)| select.through.is_none_or(|last| *sequence <= last.0))
+            .filter(|(sequence, entry)| {
+                let reason = || queue.dead.get(*sequence).map(|info| info.reason);
+                entry.state != State::Leased
+                    && select.reason.is_none_or(|wanted| reason() == Some(wanted))
+                    && id.is_none_or(|id| self.messages.row(Sequence(*sequence)).id == id)
+            })
+            .map(|(sequence, _)| Sequence(sequence))
+            .take(limit.saturating_add(1))
+            .collect();
+        progress.more = chosen.len() > limit;
+        chosen.truncate(limit);
+        for sequence in chosen {
+            let bytes = u64::from(self.messages.row(sequence).len);
+            if self.queues.queue(source).refuses(1, bytes) {
+                (progress.full, progress.more) = (true, true);
+                break;
+            }
+            let fits = self.make_room(now, source, bytes, output);
+            let journaled = self.queues.queue(letters).journaled();
+            self.commit(Record::Redriven { queue: letters, sequence, at: now }, journaled, output);
+            if !fits {
+                self.evict(now, source, sequence, output);
+            }
+            progress.count += 1;
+        }
+        self.touch(source);
+        self.calm(letters, output);
+        progress
+    }
+
+    fn redrive_edited(
+        &mut self,
+        now: Millis,
+        letters: QueueId,
+        sequence: Sequence,
+        message: Message,
+        output: &mut Output,
+    ) -> Result<Progress, OperateError> {
+        let queue = self.queues.queue(letters);
+        let Kind::Dead { source: Some(source) } = queue.kind else { return Err(OperateError::UnknownId) };
+        let entry = queue.entries.get(sequence.0).filter(|entry| entry.state != State::Leased);
+        entry.ok_or(OperateError::UnknownId)?;
+        let journaled = queue.journaled();
+        let bytes = message.body.len() as u64;
+        if self.queues.queue(source).refuses(1, bytes) {
+            return Ok(Progress { count: 0, more: true, full: true });
+        }
+        let fits = self.make_room(now, source, bytes, output);
+        // Another queue may hold the same message, in its old form.
+        let alone = self.messages.row(sequence).refs == 1;
+        let renamed = if alone { sequence } else { Sequence(self.draw(output)) };
+        self.commit(
+            Record::Edited { queue: letters, sequence, renamed, at: now, message },
+            journaled,
+            output,
+        );
+        if !fits {
+            self.evict(now, source, renamed, output);
+        }
+        self.touch(source);
+        self.calm(letters, output);
+        Ok(Progress { count: 1, ..Progress::default() })
+    }
+
+    /// Writes bodies again. Those that nobody needs any more are left out.
+    pub(crate) fn relocate(&mut self, bodies: Vec<(Position, Bytes)>, output: &mut Output) {
+        if self.disk == DiskState::Full {
+            return;
+        }
+        for (from, body) in bodies {
+            if let Some(sequence) = self.messages.at(from)
+                && self.messages.row(sequence).len as usize == body.len()
+            {
+                self.commit(Record::Relocated { sequence, from, body: Raw(body) }, true, output);
+            }
+        }
+    }
+
+    /// A body is gone for good: so are its messages.
+    pub(crate) fn body_lost(&mut self, now: Millis, position: Position, output: &mut Output) {
+        let Some(sequence) = self.messages.at(position) else { return };
+        let holders: Vec<QueueId> = self
+            .queues
+            .iter()
+            .filter(|queue| queue.entries.contains(sequence.0))
+            .map(|queue| queue.id)
+            .collect();
+        for id in holders {
+            if self.disk_full_for(id) {
+                continue;
+            }
+            let lease = self.lease_of(id, sequence);
+            let queue = self.queues.queue(id);
+            let journaled = queue.journaled();
+            for slot in queue.consumers.clone() {
+                if lease.is_some_and(|lease| self.consumers.consumer_mut(slot).drop_lease(lease, sequence)) {
+                    self.enlist(slot);
+                }
+            }
+            let record = Record::Removed { queue: id, cause: Removal::Lost, sequences: vec![sequence] };
+            self.commit(record, journaled, output);
+            self.note_dropped(now, id, 1);
+            self.calm(id, output);
+            self.touch(id);
+            self.touch_source(id);
+        }
+    }
+}

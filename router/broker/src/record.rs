@@ -1,0 +1,188 @@
+//! Facts, as the journal keeps them. `apply` is the only thing that changes the durable state, live and in replay. A record
+//! names everything that was decided (victims, jittered times, new numbers), so that applying it decides nothing.
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::command::Targets;
+use crate::config::{Durability, Rules};
+use crate::effect::Confirmation;
+use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
+use crate::message::{DeadInfo, Message};
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Record {
+    /// A message was stored in these queues (`memory` ones included, which a replay leaves out).
+    Published {
+        /// Its number.
+        sequence: Sequence,
+        /// When.
+        at: Millis,
+        /// How long its id is remembered; `None` bypasses dedup.
+        window_ms: Option<u64>,
+        /// The queues.
+        targets: Targets,
+        /// The message; its block is this record's body.
+        message: Message,
+    },
+    /// The everyday moves of a queue's messages, in order.
+    Flow {
+        /// The queue.
+        queue: QueueId,
+        /// When.
+        at: Millis,
+        /// What happened.
+        moves: Moves,
+    },
+    /// A message died: it left the queue for its dead-letter queue.
+    Dead {
+        /// The source queue.
+        queue: QueueId,
+        /// The message.
+        sequence: Sequence,
+        /// The headers that it gets.
+        info: DeadInfo,
+    },
+    /// Messages left the queue for good, unprocessed.
+    Removed {
+        /// The queue.
+        queue: QueueId,
+        /// Why.
+        cause: Removal,
+        /// Which.
+        sequences: Vec<Sequence>,
+    },
+    /// A dead letter went back to its source queue.
+    Redriven {
+        /// The dead-letter queue.
+        queue: QueueId,
+        /// The message.
+        sequence: Sequence,
+        /// When: its time to live runs anew from here.
+        at: Millis,
+    },
+    /// A dead letter went back to its source queue with other bytes.
+    Edited {
+        /// The dead-letter queue.
+        queue: QueueId,
+        /// The dead letter.
+        sequence: Sequence,
+        /// Its number in the source queue: the same, unless another queue still holds the old form.
+        renamed: Sequence,
+        /// When.
+        at: Millis,
+        /// The new form; its block is this record's body.
+        message: Message,
+    },
+    /// An operator let a parked key go on.
+    Unparked {
+        /// The queue.
+        queue: QueueId,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// An operator stopped or resumed a queue.
+    Paused {
+        /// The queue.
+        queue: QueueId,
+        /// Whether it is stopped now.
+        paused: bool,
+    },
+    /// A transaction was done; its parts are the records around this one.
+    Transacted {
+        /// The number under which the outcome is kept.
+        number: Sequence,
+        /// The hash of the transaction's id.
+        hash: u128,
+        /// When.
+        at: Millis,
+        /// How long the outcome is remembered.
+        window_ms: u64,
+        /// The strongest durability among its queues.
+        durability: Durability,
+        /// One for each publish.
+        confirmations: Vec<Confirmation>,
+    },
+    /// New rules.
+    Rules {
+        /// When.
+        at: Millis,
+        /// The whole document.
+        rules: Rules,
+    },
+    /// A start: every recorded lease is lost.
+    Started {
+        /// When.
+        at: Millis,
+        /// Numbers up to here are reserved.
+        reserved: u64,
+        /// The key of the shard's hashes; the first start's stands.
+        hash_key: (u64, u64),
+    },
+    /// Numbers up to here are reserved.
+    Reserved {
+        /// The last one.
+        through: u64,
+    },
+    /// A body was written again, so that an old segment can go.
+    Relocated {
+        /// Its message.
+        sequence: Sequence,
+        /// Where it was.
+        from: Position,
+        /// The body.
+        body: Raw,
+    },
+}
+
+/// Why messages were removed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Removal {
+    /// Overflow with `drop-oldest`.
+    Dropped,
+    /// An operator's purge.
+    Purged,
+    /// An operator's cancel.
+    Cancelled,
+    /// The body can no longer be read.
+    Lost,
+}
+
+/// One step of one message in one queue.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Leased to a consumer.
+    Delivered {
+        /// The message.
+        sequence: Sequence,
+        /// The lease.
+        lease: Lease,
+    },
+    /// Processed.
+    Acked {
+        /// The message.
+        sequence: Sequence,
+    },
+    /// The lease ended and the delivery counts.
+    Returned {
+        /// The message.
+        sequence: Sequence,
+        /// Not again before; `Millis(0)` is at once.
+        not_before: Millis,
+    },
+    /// The lease ended and the delivery does not count.
+    Released {
+        /// The message.
+        sequence: Sequence,
+    },
+}
+
+/// Moves of one record: few, most often one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moves(pub SmallVec<[Move; 2]>);
+
+/// Bytes that lie raw behind a record's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw(pub Bytes);

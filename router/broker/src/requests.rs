@@ -1,0 +1,254 @@
+//! Requests and their first replies: volatile, bounded in bytes. A request is known by (topic, id), its reply by (the topic that
+//! it was told to go to, the request's id).
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::broker::Broker;
+use crate::config::ShardLimits;
+use crate::dedup::Entry as Remembered;
+use crate::effect::Output;
+use crate::hash::{HashKey, Plain};
+use crate::ids::{Millis, Sequence};
+use crate::message::{Message, Status, StatusReply};
+use crate::messages::RequestName;
+
+/// Bytes that a tracked request costs beside its texts and its reply.
+const OVERHEAD: u64 = 256;
+
+/// An answer that the broker itself owes.
+#[derive(Clone, Debug)]
+pub(crate) struct Owed {
+    pub(crate) request: RequestName,
+    pub(crate) status: Status,
+    pub(crate) reason: String,
+}
+
+/// A request in the window.
+struct Tracked {
+    /// Where the message says that its reply goes.
+    reply_hash: u128,
+    /// Where the latest repeat wants it, if elsewhere.
+    moved_to: Option<String>,
+    answered: bool,
+    reply: Option<Message>,
+    until: Millis,
+    bytes: u64,
+}
+
+/// What a reply finds.
+pub(crate) struct Asked {
+    pub(crate) hash: u128,
+    pub(crate) answered: bool,
+    pub(crate) moved_to: Option<String>,
+}
+
+/// Every request in the window.
+#[derive(Default)]
+pub(crate) struct Requests {
+    tracked: HashMap<u128, Tracked, Plain>,
+    replies: HashMap<u128, u128, Plain>,
+    /// In order of arrival.
+    order: VecDeque<(Millis, u128)>,
+    bytes: u64,
+    /// Replies that came when the request was answered already.
+    pub(crate) late: u64,
+}
+
+impl Requests {
+    /// The request that this message replies to.
+    pub(crate) fn asked(
+        &self,
+        now: Millis,
+        key: HashKey,
+        message: &Message,
+        request_id: &[u8],
+    ) -> Option<Asked> {
+        if self.tracked.is_empty() {
+            return None;
+        }
+        let hash = *self.replies.get(&key.reply(message.topic(), request_id))?;
+        let tracked = self.get(now, hash)?;
+        Some(Asked { hash, answered: tracked.answered, moved_to: tracked.moved_to.clone() })
+    }
+
+    /// The request, if it is still in the window: expired ones are let go some time later.
+    fn get(&self, now: Millis, hash: u128) -> Option<&Tracked> {
+        self.tracked.get(&hash).filter(|tracked| tracked.until > now)
+    }
+
+    /// A request was handed to somebody.
+    pub(crate) fn track(
+        &mut self,
+        key: HashKey,
+        hash: u128,
+        message: &Message,
+        until: Millis,
+        limits: &ShardLimits,
+    ) {
+        let reply_to = message.reply_to().expect("a request has a reply_to");
+        let reply_hash = key.reply(reply_to, message.id());
+        self.track_as(hash, reply_hash, None, until, limits);
+    }
+
+    fn track_as(
+        &mut self,
+        hash: u128,
+        reply_hash: u128,
+        moved_to: Option<String>,
+        until: Millis,
+        limits: &ShardLimits,
+    ) {
+        self.forget(hash);
+        let bytes = OVERHEAD + moved_to.as_ref().map_or(0, |reply_to| reply_to.len() as u64);
+        let tracked = Tracked { reply_hash, moved_to, answered: false, reply: None, until, bytes };
+        self.tracked.insert(hash, tracked);
+        self.replies.insert(reply_hash, hash);
+        self.order.push_back((until, hash));
+        self.bytes += bytes;
+        self.shrink(limits);
+    }
+
+    /// The first reply came.
+    pub(crate) fn answered(&mut self, hash: u128, reply: &Message, limits: &ShardLimits) {
+        let Some(tracked) = self.tracked.get_mut(&hash) else { return };
+        tracked.answered = true;
+        if reply.body.len() as u64 <= limits.reply_max_bytes {
+            // A copy: the bytes may be a small part of a large network buffer.
+            let body = bytes::Bytes::copy_from_slice(&reply.body);
+            tracked.reply = Some(Message { body, fields: reply.fields });
+            tracked.bytes += reply.body.len() as u64;
+            self.bytes += reply.body.len() as u64;
+            self.shrink(limits);
+        }
+    }
+
+    /// Lets go what left the window, some of it.
+    pub(crate) fn expire(&mut self, now: Millis, budget: usize) -> usize {
+        let mut count = 0;
+        while count < budget
+            && let Some((until, hash)) = self.order.front().copied()
+            && until <= now
+        {
+            self.order.pop_front();
+            if self.tracked.get(&hash).is_some_and(|tracked| tracked.until <= now) {
+                self.forget(hash);
+            }
+            count += 1;
+        }
+        count
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Millis> {
+        self.order.front().map(|(until, _)| *until)
+    }
+
+    /// The oldest go when all take too much.
+    fn shrink(&mut self, limits: &ShardLimits) {
+        while self.bytes > limits.replies_max_bytes {
+            let Some((until, hash)) = self.order.pop_front() else { break };
+            if self.tracked.get(&hash).is_some_and(|tracked| tracked.until == until) {
+                self.forget(hash);
+            }
+        }
+    }
+
+    fn forget(&mut self, hash: u128) {
+        if let Some(tracked) = self.tracked.remove(&hash) {
+            self.bytes -= tracked.bytes;
+            if self.replies.get(&tracked.reply_hash) == Some(&hash) {
+                self.replies.remove(&tracked.reply_hash);
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// A request that is known came again: it gets the first reply, or its reply_to takes over.
+    pub(crate) fn repeat_request(
+        &mut self,
+        now: Millis,
+        message: &Message,
+        known: Remembered,
+        output: &mut Output,
+    ) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let reply_to = text(message.reply_to().expect("a request has a reply_to"));
+        let hash = self.hash_key.message(message.topic(), message.id());
+        if let Some(tracked) = self.requests.tracked.get_mut(&hash) {
+            if !tracked.answered {
+                self.requests.bytes += reply_to.len() as u64;
+                tracked.bytes += reply_to.len() as u64;
+                tracked.moved_to = Some(reply_to);
+                return;
+            }
+            if let Some(reply) = tracked.reply.clone() {
+                let plan = self.resolve(&reply_to);
+                self.store_own(now, reply, plan, output);
+                return;
+            }
+        } else if let Some(asked) = self.open_request(known.sequence) {
+            // Not answered as far as the queues know: since a start, or since it was let go for room.
+            let reply_hash = self.hash_key.reply(asked.reply_to.as_bytes(), asked.id.as_bytes());
+            let limits = &self.rules.limits;
+            self.requests.track_as(hash, reply_hash, Some(reply_to), known.expires, limits);
+            return;
+        }
+        let request = RequestName { topic: text(message.topic()), id: text(message.id()), reply_to };
+        self.say(
+            now,
+            &request,
+            Status::ReplyLost,
+            "the reply is no longer kept",
+            &request.reply_to.clone(),
+            output,
+        );
+    }
+
+    /// Answers a requester, unless somebody did before.
+    pub(crate) fn answer(&mut self, now: Millis, owed: Owed, output: &mut Output) {
+        let Owed { request, status, reason } = owed;
+        let hash = self.hash_key.message(request.topic.as_bytes(), request.id.as_bytes());
+        let tracked = self.requests.get(now, hash);
+        if tracked.is_some_and(|tracked| tracked.answered) {
+            self.requests.late += 1;
+            return;
+        }
+        let reply_to =
+            tracked.and_then(|tracked| tracked.moved_to.clone()).unwrap_or_else(|| request.reply_to.clone());
+        if let Some(answer) = self.say(now, &request, status, &reason, &reply_to, output) {
+            self.requests.answered(hash, &answer, &self.rules.limits);
+        }
+    }
+
+    fn say(
+        &mut self,
+        now: Millis,
+        request: &RequestName,
+        status: Status,
+        reason: &str,
+        reply_to: &str,
+        output: &mut Output,
+    ) -> Option<Message> {
+        if self.out_of_numbers() {
+            return None;
+        }
+        let sequence = Sequence(self.draw(output));
+        let request_id = &request.id;
+        let answer = (self.render)(StatusReply { reply_to, request_id, status, reason, sequence, now });
+        let plan = self.resolve(reply_to);
+        self.store_own(now, answer.clone(), plan, output);
+        Some(answer)
+    }
+
+    /// The request, if an ordinary queue still holds it.
+    fn open_request(&self, sequence: Sequence) -> Option<RequestName> {
+        let request = self.messages.get(sequence)?.request()?;
+        let held = self.queues.iter().any(|queue| !queue.is_dead() && queue.entries.contains(sequence.0));
+        held.then(|| request.clone())
+    }
+
+    /// Replies that came too late since the start.
+    pub fn replies_late(&self) -> u64 {
+        self.requests.late
+    }
+}

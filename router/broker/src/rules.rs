@@ -1,0 +1,273 @@
+//! A new version of the rules: checked against what the queues hold, applied whole. It knows settings, not TOML.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::apply::ApplyError;
+use crate::bindings::Bindings;
+use crate::broker::Broker;
+use crate::config::{Durability, OnPoison, Ordering, Overflow, QueueSettings, Rules, ShardLimits};
+use crate::effect::{Effect, Held, Output, RulesRefused, Wait};
+use crate::ids::{Millis, QueueId, RulesVersion, Sequence, Ticket};
+use crate::publish::LEAST_WINDOW_MS;
+use crate::queue::{Kind, Queue, State};
+use crate::queues::CHASKI;
+use crate::record::Record;
+
+/// Versions that are kept.
+const HISTORY: usize = 100;
+
+/// One version of the rules, as history shows it.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct RulesEntry {
+    /// Its number.
+    pub version: RulesVersion,
+    /// Who made it.
+    pub author: String,
+    /// When.
+    pub applied_at: Millis,
+    /// The document's text.
+    pub document: String,
+}
+
+impl Broker {
+    pub(crate) fn change_rules(
+        &mut self,
+        now: Millis,
+        ticket: Ticket,
+        rules: Rules,
+        drop_queues: &[String],
+        output: &mut Output,
+    ) {
+        let version = rules.version;
+        let (wait, outcome) = match self.check_rules(&rules, drop_queues) {
+            Ok(()) => {
+                self.apply_live_rules(now, rules, output);
+                (Wait { position: self.position, durability: Durability::Fsync }, Ok(version))
+            }
+            Err(refused) => (Wait::NOTHING, Err(refused)),
+        };
+        output.effects.push(Held { wait, effect: Effect::RulesApplied { ticket, outcome } });
+    }
+
+    fn check_rules(&self, rules: &Rules, drop_queues: &[String]) -> Result<(), RulesRefused> {
+        if self.disk == crate::command::DiskState::Full {
+            return Err(RulesRefused::DiskFull);
+        }
+        if rules.version.0 != self.rules.version.0 + 1 {
+            return Err(RulesRefused::Version(self.rules.version));
+        }
+        let kept: BTreeSet<&str> = rules.queues.iter().map(|(name, _)| &**name).collect();
+        for queue in self.queues.by_name() {
+            let Kind::Ordinary { dead } = queue.kind else { continue };
+            let messages = queue.len() + self.queues.queue(dead).len();
+            let may_go = drop_queues.iter().any(|name| **name == *queue.name);
+            if !kept.contains(&*queue.name) && messages > 0 && !may_go {
+                return Err(RulesRefused::NotEmpty { queue: queue.name.to_string(), messages });
+            }
+        }
+        for (name, settings) in &rules.queues {
+            let Some(queue) = self.queues.id(name).map(|id| self.queues.queue(id)) else { continue };
+            let Kind::Ordinary { dead } = queue.kind else { continue };
+            let in_use = |setting| RulesRefused::InUse { queue: name.clone(), setting };
+            if settings.ordering != queue.settings.ordering && queue.len() > 0 {
+                return Err(in_use("ordering"));
+            }
+            // Dead letters are kept with their queue's durability.
+            let held = queue.len() + self.queues.queue(dead).len();
+            if settings.durability != queue.settings.durability && held > 0 {
+                return Err(in_use("durability"));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_live_rules(&mut self, now: Millis, rules: Rules, output: &mut Output) {
+        // Whose time to live changes: their timers are taken down under the old one, and set again under the new.
+        let changed: Vec<QueueId> = rules
+            .queues
+            .iter()
+            .filter_map(|(name, settings)| {
+                let queue = self.queues.queue(self.queues.id(name)?);
+                (queue.settings.ttl_ms != settings.ttl_ms).then_some(queue.id)
+            })
+            .collect();
+        for id in &changed {
+            self.each_expiry(*id, |timers, at, sequence| timers.unset(at, *id, sequence));
+        }
+        let kept: BTreeSet<&str> = rules.queues.iter().map(|(name, _)| &**name).collect();
+        let gone: Vec<QueueId> = self
+            .queues
+            .iter()
+            .filter(|queue| matches!(queue.kind, Kind::Ordinary { .. }) && !kept.contains(&*queue.name))
+            .flat_map(|queue| match queue.kind {
+                Kind::Ordinary { dead } => [queue.id, dead],
+                Kind::Dead { .. } => [queue.id; 2],
+            })
+            .collect();
+        for slot in self.consumers.slots(|consumer| gone.contains(&consumer.queue)) {
+            let consumer = self.consumers.remove(slot).expect("it was just listed");
+            output
+                .effects
+                .push(Held { wait: Wait::NOTHING, effect: Effect::Detached { consumer: consumer.id } });
+        }
+        self.commit(Record::Rules { at: now, rules }, true, output);
+        for id in &changed {
+            self.each_expiry(*id, |timers, at, sequence| timers.set(at, *id, sequence));
+        }
+        // Limits and single_active may let somebody take more, or another take over.
+        for slot in self.consumers.slots(|_| true) {
+            self.enlist(slot);
+        }
+        self.recount_alarms();
+    }
+
+    /// Every entry's end of its time to live.
+    fn each_expiry(
+        &mut self,
+        id: QueueId,
+        mut each: impl FnMut(&mut crate::timers::Timers, Millis, Sequence),
+    ) {
+        let Some(queue) = self.queues.get(id) else { return };
+        for (sequence, entry) in queue.entries.iter().filter(|(_, entry)| entry.state != State::Leased) {
+            let sequence = Sequence(sequence);
+            if let Some(at) = queue.expires_at(sequence, entry, self.messages.row(sequence)) {
+                each(&mut self.timers, at, sequence);
+            }
+        }
+    }
+
+    /// The change itself, live and in replay.
+    pub(crate) fn apply_rules(&mut self, at: Millis, rules: &Rules) -> Result<(), ApplyError> {
+        let current = self.rules.version.0;
+        if rules.version.0 != current + 1 {
+            return Err(ApplyError::Rules { current, found: rules.version.0 });
+        }
+        let kept: BTreeSet<&str> = rules.queues.iter().map(|(name, _)| &**name).collect();
+        let reserved = kept.iter().find(|name| **name == "chaski" || name.ends_with(".dlq"));
+        if let Some(name) = reserved {
+            return Err(ApplyError::Name((*name).to_owned()));
+        }
+        let gone: Vec<(QueueId, QueueId)> = self
+            .queues
+            .iter()
+            .filter(|queue| !kept.contains(&*queue.name))
+            .filter_map(|queue| match queue.kind {
+                Kind::Ordinary { dead } => Some((queue.id, dead)),
+                Kind::Dead { .. } => None,
+            })
+            .collect();
+        for (id, dead) in gone {
+            self.drop_queue(id);
+            self.drop_queue(dead);
+        }
+        for (name, settings) in &rules.queues {
+            self.set_queue(name, settings);
+        }
+        self.queues.queue_mut(CHASKI).settings = Arc::new(chaski_settings(&rules.limits));
+        self.dedup.set_max(rules.limits.dedup_max_entries);
+        self.history.push_back(Arc::new(RulesEntry {
+            version: rules.version,
+            author: rules.author.clone(),
+            applied_at: at,
+            document: rules.document.clone(),
+        }));
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+        self.rules = Arc::new(rules.clone());
+        if self.live {
+            self.bind();
+        }
+        Ok(())
+    }
+
+    fn set_queue(&mut self, name: &str, settings: &QueueSettings) {
+        let dead_settings = Arc::new(dead_settings(settings));
+        let settings = Arc::new(settings.clone());
+        if let Some(queue) = self.queues.id(name).map(|id| self.queues.queue_mut(id)) {
+            queue.settings = settings;
+            if let Kind::Ordinary { dead } = queue.kind {
+                self.queues.queue_mut(dead).settings = dead_settings;
+            }
+            return;
+        }
+        let id = self.queues.next_id();
+        let dead = QueueId(id.0 + 1);
+        self.queues.insert(Queue::new(id, name, Kind::Ordinary { dead }, settings, self.hash_key));
+        let kind = Kind::Dead { source: Some(id) };
+        self.queues.insert(Queue::new(dead, &format!("{name}.dlq"), kind, dead_settings, self.hash_key));
+    }
+
+    /// The queue is gone at once. Live, its messages are let go a few at a time.
+    fn drop_queue(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.remove(id) else { return };
+        if self.live {
+            self.drains.push(queue.entries);
+            return;
+        }
+        for (sequence, _) in queue.entries.iter() {
+            self.messages.let_go(Sequence(sequence));
+        }
+    }
+
+    /// Makes the bindings of the current rules.
+    pub(crate) fn bind(&mut self) {
+        let whole = self.window_told_ms == self.wanted_window_ms;
+        let windows = self.queues.iter().map(|queue| queue.settings.dedup_window_ms);
+        self.wanted_window_ms = windows.fold(LEAST_WINDOW_MS, u64::max);
+        if whole {
+            self.window_told_ms = self.wanted_window_ms;
+        }
+        let mut bindings = Bindings::new(self.rules.version, self.hash_key);
+        for queue in self.queues.iter() {
+            bindings.name(&queue.name, queue.id);
+        }
+        for (name, settings) in &self.rules.queues {
+            let id = self.queues.id(name).expect("the rules' queues exist");
+            bindings.bind(id, &settings.bind);
+        }
+        self.bindings = Arc::new(bindings);
+    }
+}
+
+/// A dead-letter queue's settings, from its queue's.
+pub(crate) fn dead_settings(settings: &QueueSettings) -> QueueSettings {
+    QueueSettings {
+        bind: Vec::new(),
+        ordering: Ordering::None,
+        on_poison: OnPoison::Continue,
+        single_active: false,
+        max_deliver: None,
+        ttl_ms: None,
+        max_messages: settings.dead_max_messages,
+        max_bytes: settings.dead_max_bytes,
+        overflow: Overflow::DropOldest,
+        dead_alarm: None,
+        dead_max_messages: None,
+        dead_max_bytes: None,
+        ..settings.clone()
+    }
+}
+
+/// The settings of `chaski.dlq`.
+pub(crate) fn chaski_settings(limits: &ShardLimits) -> QueueSettings {
+    QueueSettings {
+        bind: Vec::new(),
+        durability: Durability::Fsync,
+        ordering: Ordering::None,
+        on_poison: OnPoison::Continue,
+        single_active: false,
+        max_deliver: None,
+        ack_wait_ms: 30_000,
+        backoff_ms: vec![1_000, 5_000, 30_000, 120_000],
+        dedup_window_ms: LEAST_WINDOW_MS,
+        ttl_ms: None,
+        max_messages: None,
+        max_bytes: Some(limits.chaski_dlq_max_bytes),
+        overflow: Overflow::DropOldest,
+        dead_alarm: None,
+        dead_max_messages: None,
+        dead_max_bytes: None,
+    }
+}

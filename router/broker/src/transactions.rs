@@ -1,0 +1,189 @@
+//! Settle and publish, all or nothing: everything is judged before anything is done, and the outcome is remembered under the
+//! transaction's own id.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::command::{DiskState, Transaction};
+use crate::config::Durability;
+use crate::effect::{Confirmation, Effect, Held, Output, PublishError, TransactionError, Wait};
+use crate::ids::{ConnectionId, Lease, Millis, QueueId, Sequence};
+use crate::publish::{Judged, Taken};
+use crate::record::Record;
+
+/// Outcomes of transactions kept at most; beyond it the oldest go early.
+const MAX_OUTCOMES: usize = 1 << 20;
+
+/// A transaction that was done.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) until: Millis,
+    pub(crate) durability: Durability,
+    pub(crate) confirmations: Arc<[Confirmation]>,
+}
+
+/// One ack of a transaction: who holds it.
+struct Ack {
+    slot: u32,
+    queue: QueueId,
+    sequence: Sequence,
+    lease: Lease,
+}
+
+impl Broker {
+    pub(crate) fn transact(&mut self, now: Millis, transaction: Transaction, output: &mut Output) {
+        let (publisher, number) = (transaction.publisher, transaction.number);
+        let (wait, outcome) = match self.try_transact(now, transaction, output) {
+            Ok((confirmations, wait)) => (wait, Ok(confirmations)),
+            Err(error) => (Wait::NOTHING, Err(error)),
+        };
+        output.effects.push(Held { wait, effect: Effect::Transacted { publisher, number, outcome } });
+    }
+
+    fn try_transact(
+        &mut self,
+        now: Millis,
+        transaction: Transaction,
+        output: &mut Output,
+    ) -> Result<(Vec<Confirmation>, Wait), TransactionError> {
+        let hash = self.hash_key.transaction(&transaction.id);
+        if let Some(known) = self.dedup.check(hash, now)
+            && let Some(outcome) = self.transactions.get(known.sequence.0)
+        {
+            let wait = self.numbered(known.wait.position, known.wait.durability);
+            return Ok((outcome.confirmations.to_vec(), wait));
+        }
+        let acks = self.find_leases(transaction.connection, &transaction.acks)?;
+        self.check_disk(&acks, !transaction.publishes.is_empty())?;
+
+        // Acked messages make room for published ones.
+        let mut taken: Taken = acks
+            .iter()
+            .map(|ack| (ack.queue, -1, -i64::from(self.messages.row(ack.sequence).len)))
+            .fold(Taken::new(), |mut taken, (queue, messages, bytes)| {
+                match taken.iter_mut().find(|(id, ..)| *id == queue) {
+                    Some((_, all_messages, all_bytes)) => {
+                        *all_messages += messages;
+                        *all_bytes += bytes;
+                    }
+                    None => taken.push((queue, messages, bytes)),
+                }
+                taken
+            });
+        let mut queues: Vec<QueueId> = acks.iter().map(|ack| ack.queue).collect();
+        let mut seen: Vec<u128> = Vec::new();
+        let mut judged = Vec::with_capacity(transaction.publishes.len());
+        for (index, (message, targets, mandatory)) in transaction.publishes.into_iter().enumerate() {
+            let id = self.hash_key.message(message.topic(), message.id());
+            let one = if seen.contains(&id) {
+                // The second of one id within a transaction is a duplicate once the first is done.
+                None
+            } else {
+                let one = self.judge(now, transaction.rules, &message, &targets, mandatory, &mut taken);
+                let index = index as u32;
+                Some(one.map_err(|error| TransactionError::Publish { index, error })?)
+            };
+            seen.push(id);
+            if let Some(Judged::New(plan)) = &one {
+                queues.extend(plan.targets.iter());
+            }
+            judged.push((message, one, id));
+        }
+
+        let durability = self.strongest(&queues);
+        let window_ms = self.window_ms(&queues);
+        for ack in acks {
+            self.consumers.consumer_mut(ack.slot).drop_lease(ack.lease, ack.sequence);
+            self.ack(now, ack.queue, ack.sequence, output);
+            self.enlist(ack.slot);
+            self.touch(ack.queue);
+        }
+        let mut confirmations = Vec::with_capacity(judged.len());
+        for (message, one, id) in judged {
+            let one = one.or_else(|| self.dedup.check(id, now).map(Judged::Duplicate));
+            confirmations.push(
+                one.map_or_else(Confirmation::default, |one| self.perform(now, message, one, output).0),
+            );
+        }
+        let number = Sequence(self.draw(output));
+        let journaled = durability != Durability::Memory;
+        let at = now;
+        let record = Record::Transacted {
+            number,
+            hash,
+            at,
+            window_ms,
+            durability,
+            confirmations: confirmations.clone(),
+        };
+        let position = self.commit(record, journaled, output);
+        self.expire_outcomes(now, 4);
+        Ok((confirmations, self.numbered(position, durability)))
+    }
+
+    /// Every lease in force on this connection, each named once; or which are not.
+    fn find_leases(
+        &mut self,
+        connection: ConnectionId,
+        acks: &[(Option<QueueId>, Sequence, Lease)],
+    ) -> Result<Vec<Ack>, TransactionError> {
+        let mut found: Vec<Ack> = Vec::with_capacity(acks.len());
+        let mut lost = Vec::new();
+        let mut named = std::collections::BTreeSet::new();
+        for (index, (queue, sequence, lease)) in acks.iter().enumerate() {
+            let slot = queue.and_then(|queue| self.holder(queue, *sequence, *lease, connection));
+            match slot {
+                Some((slot, queue)) if named.insert(*lease) => {
+                    found.push(Ack { slot, queue, sequence: *sequence, lease: *lease });
+                }
+                _ => lost.push(index as u32),
+            }
+        }
+        if lost.is_empty() { Ok(found) } else { Err(TransactionError::LeaseLost(lost)) }
+    }
+
+    /// The consumer on this connection that holds the lease.
+    fn holder(
+        &mut self,
+        id: QueueId,
+        sequence: Sequence,
+        lease: Lease,
+        connection: ConnectionId,
+    ) -> Option<(u32, QueueId)> {
+        if self.lease_of(id, sequence) != Some(lease) {
+            return None;
+        }
+        let queue = self.queues.get(id)?;
+        let consumers = &mut self.consumers;
+        let slot = queue.consumers.iter().copied().find(|slot| {
+            let consumer = consumers.consumer_mut(*slot);
+            consumer.connection == connection && consumer.holding(lease).is_some()
+        })?;
+        Some((slot, id))
+    }
+
+    fn check_disk(&self, acks: &[Ack], publishes: bool) -> Result<(), TransactionError> {
+        let refuse = match self.disk {
+            DiskState::Plenty => None,
+            DiskState::Low => publishes.then_some(PublishError::DiskLow),
+            DiskState::Full => {
+                let journaled = acks.iter().any(|ack| self.queues.queue(ack.queue).journaled());
+                (publishes || journaled || self.out_of_numbers()).then_some(PublishError::DiskFull)
+            }
+        };
+        refuse.map_or(Ok(()), |error| Err(TransactionError::Disk(error)))
+    }
+
+    /// Lets outcomes go that left the window, and the oldest beyond the bound.
+    pub(crate) fn expire_outcomes(&mut self, now: Millis, budget: usize) -> usize {
+        for count in 0..budget {
+            match self.transactions.first() {
+                Some((number, outcome)) if outcome.until <= now || self.transactions.len() > MAX_OUTCOMES => {
+                    self.transactions.remove(number);
+                }
+                _ => return count,
+            }
+        }
+        budget
+    }
+}

@@ -1,0 +1,330 @@
+//! Deliveries, how they end, and what time does.
+
+use super::*;
+
+impl Model {
+    pub(crate) fn attach(&mut self, id: ConsumerId, connection: u64, queue: &str, credit: u32) -> bool {
+        let Some(found) = self.queues.get_mut(queue) else { return false };
+        found.consumers.push(id);
+        let consumer = Consumer { queue: queue.to_owned(), connection, credit, unsent: VecDeque::new() };
+        self.consumers.insert(id, consumer);
+        true
+    }
+
+    pub(crate) fn set_credit(&mut self, id: ConsumerId, credit: u32) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.credit = credit;
+        }
+    }
+
+    pub(crate) fn sent(&mut self, id: ConsumerId, count: u32) {
+        for _ in 0..count {
+            let Some(lease) = self.consumers.get_mut(&id).and_then(|consumer| consumer.unsent.pop_front())
+            else {
+                return;
+            };
+            self.start_lease(id, lease, false);
+        }
+    }
+
+    /// The leases that are lost.
+    pub(crate) fn extend(&mut self, id: ConsumerId, leases: &[(Sequence, Lease)]) -> Vec<(Sequence, Lease)> {
+        let mut lost = Vec::new();
+        for (sequence, lease) in leases {
+            if self.held(id).iter().any(|(_, held, holding)| held == sequence && holding == lease) {
+                self.start_lease(id, *lease, true);
+            } else {
+                lost.push((*sequence, *lease));
+            }
+        }
+        lost
+    }
+
+    /// Sets the end of a lease; a renewal only that of one that has begun.
+    fn start_lease(&mut self, id: ConsumerId, lease: Lease, renew: bool) {
+        let Some(consumer) = self.consumers.get(&id) else { return };
+        let (now, queue) = (self.now, consumer.queue.clone());
+        let queue = self.queue_mut(&queue);
+        let ack_wait_ms = queue.settings.ack_wait_ms;
+        for entry in queue.entries.values_mut() {
+            if let State::Leased { lease: held, ends, .. } = &mut entry.state
+                && *held == lease
+                && ends.is_some() == renew
+            {
+                *ends = Some(now.after(ack_wait_ms));
+            }
+        }
+    }
+
+    /// What a consumer holds: queue, message, lease.
+    pub(crate) fn held(&self, id: ConsumerId) -> Vec<(String, Sequence, Lease)> {
+        let Some(consumer) = self.consumers.get(&id) else { return Vec::new() };
+        let entries = self.queue(&consumer.queue).entries.iter();
+        let held = entries.filter_map(|(sequence, entry)| match entry.state {
+            State::Leased { consumer: holder, lease, .. } if holder == id => {
+                Some((consumer.queue.clone(), *sequence, lease))
+            }
+            _ => None,
+        });
+        held.collect()
+    }
+
+    pub(crate) fn detach(&mut self, id: ConsumerId, release: bool) {
+        for (queue, sequence, _) in self.held(id) {
+            if release {
+                self.release(&queue, sequence);
+            } else {
+                self.fail_delivery(&queue, sequence, (0, 0));
+            }
+        }
+        if let Some(consumer) = self.consumers.remove(&id) {
+            self.queue_mut(&consumer.queue).consumers.retain(|other| *other != id);
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, connection: u64) {
+        let theirs = self.consumers.iter().filter(|(_, consumer)| consumer.connection == connection);
+        for id in theirs.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.detach(id, false);
+        }
+        self.subscriptions.retain(|_, subscription| subscription.connection != connection);
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        id: ConsumerId,
+        sequence: Sequence,
+        lease: Lease,
+        verdict: &Verdict,
+    ) -> Result<(), SettleError> {
+        let held = self.held(id);
+        let found = held.into_iter().find(|(_, held, holding)| (*held, *holding) == (sequence, lease));
+        let (name, ..) = found.ok_or(SettleError::LeaseLost)?;
+        let queue = self.queue(&name);
+        if queue.source.is_some() && matches!(verdict, Verdict::Reject { .. } | Verdict::Fail { .. }) {
+            return Err(SettleError::NotAllowed);
+        }
+        let draft = queue.entries[&sequence].draft.clone();
+        let backoff = self.backoff(&name, sequence);
+        match verdict {
+            Verdict::Ack => self.ack(&name, sequence),
+            Verdict::Nack { delay_ms } => {
+                let wait = delay_ms.map_or(backoff, |ms| (ms, ms));
+                self.fail_delivery(&name, sequence, wait);
+            }
+            Verdict::Reject { .. } => self.bury(&name, sequence, DeadReason::Rejected),
+            Verdict::Fail { .. } if draft.reply_to.is_some() => {
+                self.ack(&name, sequence);
+                self.owed.push((draft, "Failed"));
+            }
+            Verdict::Fail { retryable: true, .. } => self.fail_delivery(&name, sequence, backoff),
+            Verdict::Fail { .. } => self.bury(&name, sequence, DeadReason::Rejected),
+            Verdict::Release => self.release(&name, sequence),
+        }
+        Ok(())
+    }
+
+    /// The least and the greatest wait after the current delivery.
+    fn backoff(&self, name: &str, sequence: Sequence) -> (u64, u64) {
+        let queue = self.queue(name);
+        let attempts = queue.entries[&sequence].attempts as usize;
+        let steps = &queue.settings.backoff_ms;
+        let step = steps[attempts.min(steps.len()) - 1];
+        (step - step / 10, step + step / 10)
+    }
+
+    pub(crate) fn ack(&mut self, name: &str, sequence: Sequence) {
+        let queue = self.queue_mut(name);
+        queue.acked += 1;
+        let entry = queue.entries.remove(&sequence).expect("it was leased");
+        self.free_key(name, sequence, &entry);
+    }
+
+    fn release(&mut self, name: &str, sequence: Sequence) {
+        let entry = self.queue_mut(name).entries.get_mut(&sequence).expect("it was leased");
+        entry.attempts -= 1;
+        entry.state = State::Ready;
+    }
+
+    fn fail_delivery(&mut self, name: &str, sequence: Sequence, (least, most): (u64, u64)) {
+        let now = self.now;
+        let queue = self.queue_mut(name);
+        let max = queue.settings.max_deliver;
+        let entry = queue.entries.get_mut(&sequence).expect("it was leased");
+        if max.is_some_and(|max| entry.attempts >= max) {
+            self.bury(name, sequence, DeadReason::MaxDeliver);
+            return;
+        }
+        let delayed = State::Delayed(now.after(least), now.after(most));
+        entry.state = if most == 0 { State::Ready } else { delayed };
+    }
+
+    /// The broker drew a wait: within the bounds?
+    #[track_caller]
+    pub(crate) fn know_delay(&mut self, queue: &str, sequence: Sequence, until: Millis) {
+        let Some(entry) = self.queues.get_mut(queue).and_then(|queue| queue.entries.get_mut(&sequence))
+        else {
+            return;
+        };
+        if let State::Delayed(least, most) = &mut entry.state {
+            assert!(
+                *least <= until && until <= *most,
+                "{sequence} waits until {until}, not {least} to {most}"
+            );
+            (*least, *most) = (until, until);
+        }
+    }
+
+    /// A message leaves its queue for the dead-letter queue.
+    pub(crate) fn bury(&mut self, name: &str, sequence: Sequence, reason: DeadReason) {
+        let now = self.now;
+        let queue = self.queue_mut(name);
+        assert!(queue.source.is_none(), "a dead letter of {name} dies again");
+        queue.died += 1;
+        let mut entry = queue.entries.remove(&sequence).expect("it is there");
+        if queue.settings.on_poison == OnPoison::ParkKey
+            && let Some(key) = queue.key(&entry).cloned()
+        {
+            queue.parked.entry(key).or_default().insert(sequence);
+        }
+        if entry.draft.reply_to.is_some() {
+            self.owed.push((entry.draft.clone(), "Rejected"));
+        }
+        entry.dead = Some(DeadInfo {
+            reason,
+            detail: String::new(),
+            queue: name.to_owned(),
+            attempts: entry.attempts,
+            first_at: entry.first_at.unwrap_or(now),
+            last_at: now,
+        });
+        let letter = Entry { state: State::Ready, scheduled: false, attempts: 0, first_at: None, ..entry };
+        self.queue_mut(&format!("{name}.dlq")).entries.insert(sequence, letter);
+    }
+
+    /// A dead letter is none any more.
+    pub(crate) fn free_key(&mut self, name: &str, sequence: Sequence, entry: &Entry) {
+        let source = self.queue(name).source.clone();
+        if let (Some(source), Some(key)) = (source, &entry.draft.key)
+            && let Some(letters) = self.queue_mut(&source).parked.get_mut(key)
+        {
+            letters.remove(&sequence);
+            if letters.is_empty() {
+                self.queue_mut(&source).parked.remove(key);
+            }
+        }
+    }
+
+    /// The broker delivers: was it the next one, and to somebody who may have it?
+    #[track_caller]
+    pub(crate) fn delivered(&mut self, wait: Wait, id: ConsumerId, delivery: &Delivery, call: &Call) {
+        let now = self.now;
+        let Delivery { sequence, lease, .. } = *delivery;
+        let consumer =
+            self.consumers.get(&id).unwrap_or_else(|| panic!("{id} is gone, and gets {delivery:?}"));
+        let name = consumer.queue.clone();
+        assert!(self.may_take(id), "{id} may not take {delivery:?} of {name}");
+        let queue = self.queue_mut(&name);
+        assert!(!queue.paused, "{name} is paused");
+        assert_eq!(queue.next(now), Some(sequence), "the next one of {name}");
+        assert_eq!(wait.durability.min(queue.settings.durability), queue.settings.durability);
+        let max_deliver = queue.settings.max_deliver;
+        let entry = queue.entries.get_mut(&sequence).expect("it is the next one");
+        assert!(max_deliver.is_none_or(|max| delivery.attempt <= max), "attempts beyond max_deliver");
+        assert_eq!(delivery.attempt, entry.attempts + 1, "attempt of {sequence} in {name}");
+        assert_eq!(delivery.redelivered, entry.redelivered, "redelivered of {sequence} in {name}");
+        assert_eq!(delivery.published_at, entry.published_at);
+        assert_eq!(delivery.dead.as_deref().map(without_detail), entry.dead);
+        let position = call.positions.get(&sequence);
+        assert!(
+            wait.durability == Durability::Memory
+                || position.is_none_or(|position| wait.position >= *position),
+            "the delivery of {sequence} in {name} waits for less than its record"
+        );
+        entry.attempts += 1;
+        entry.redelivered = true;
+        entry.first_at.get_or_insert(now);
+        entry.scheduled = false;
+        entry.state = State::Leased { consumer: id, lease, ends: None };
+        self.consumers.get_mut(&id).expect("it was just found").unsent.push_back(lease);
+    }
+
+    /// What would be delivered now, and was as often as new rules permit, dies instead.
+    pub(crate) fn bury_worn_out(&mut self) {
+        for name in self.queues.keys().cloned().collect::<Vec<_>>() {
+            loop {
+                let queue = self.queue(&name);
+                let wanted = !queue.paused && queue.consumers.iter().any(|id| self.may_take(*id));
+                let Some(sequence) = queue.next(self.now).filter(|_| wanted) else { break };
+                let attempts = queue.entries[&sequence].attempts;
+                if queue.settings.max_deliver.is_none_or(|max| attempts < max) {
+                    break;
+                }
+                self.bury(&name, sequence, DeadReason::MaxDeliver);
+                self.answer_owed();
+            }
+        }
+    }
+
+    fn may_take(&self, id: ConsumerId) -> bool {
+        let consumer = &self.consumers[&id];
+        let queue = self.queue(&consumer.queue);
+        let first = queue.consumers.first() == Some(&id);
+        (self.held(id).len() as u32) < consumer.credit && (!queue.settings.single_active || first)
+    }
+
+    /// Nobody who could have a message is left without.
+    #[track_caller]
+    pub(crate) fn nothing_undelivered(&self) {
+        for (name, queue) in self.queues.iter().filter(|(_, queue)| !queue.paused) {
+            let taker = queue.consumers.iter().find(|id| self.may_take(**id));
+            if let (Some(taker), Some(sequence)) = (taker, queue.next(self.now)) {
+                panic!("{taker} could have {sequence} of {name}");
+            }
+        }
+    }
+
+    /// Whatever is due happens.
+    pub(crate) fn timeouts(&mut self) {
+        let now = self.now;
+        for name in self.queues.keys().cloned().collect::<Vec<_>>() {
+            for sequence in self.queue(&name).entries.keys().copied().collect::<Vec<_>>() {
+                if matches!(self.queue(&name).entries[&sequence].state,
+                    State::Leased { ends: Some(ends), .. } if ends <= now)
+                {
+                    let backoff = self.backoff(&name, sequence);
+                    self.fail_delivery(&name, sequence, backoff);
+                }
+                let queue = self.queue_mut(&name);
+                let Some(entry) = queue.entries.get(&sequence) else { continue };
+                let leased = matches!(entry.state, State::Leased { .. });
+                if !leased && queue.expires(entry).is_some_and(|at| at <= now) {
+                    self.bury(&name, sequence, DeadReason::Expired);
+                    continue;
+                }
+                let entry = queue.entries.get_mut(&sequence).expect("it was just there");
+                if matches!(entry.state, State::Delayed(_, until) if until <= now) {
+                    entry.state = State::Ready;
+                    entry.scheduled = false;
+                }
+            }
+        }
+    }
+
+    /// When something happens by itself.
+    pub(crate) fn next_due(&self) -> Option<Millis> {
+        let due = self.queues.values().flat_map(|queue| {
+            queue.entries.values().flat_map(|entry| match entry.state {
+                State::Leased { ends, .. } => [ends, None],
+                State::Delayed(until, _) => [Some(until), queue.expires(entry)],
+                State::Ready => [None, queue.expires(entry)],
+            })
+        });
+        due.flatten().min()
+    }
+}
+
+/// Sentences are the broker's own.
+pub(crate) fn without_detail(info: &DeadInfo) -> DeadInfo {
+    DeadInfo { detail: String::new(), ..info.clone() }
+}

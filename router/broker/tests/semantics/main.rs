@@ -1,0 +1,18 @@
+//! One test for each rule of SEMANTICS and each row of DESIGN section 3 that concerns the state machine, named for it.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod dead_letters;
+mod dedup;
+mod delivery;
+mod disk;
+mod durability;
+mod limits;
+mod ordering;
+mod recovery;
+mod requests;
+mod routing;
+mod rules_changes;
+mod time;
+mod transactions;
