@@ -1,0 +1,253 @@
+//! Administrative calls: one typed method for each verb, one stream each.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+
+use chaski_protocol::admin::{
+    AdminRequest, Count, DeadView, Done, MessageView, QueueView, RulesChange, RulesCheck, RulesDiff,
+    RulesEntry, RulesView, Status,
+};
+use chaski_protocol::frames::{Open, Opening};
+use chaski_protocol::{MAX_ADMIN_FRAME, decode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::error::AdminError;
+use crate::frames::{self, Ended};
+use crate::link::NoLink;
+
+/// Administrative calls of a client. A call that was sent when the connection broke is not sent again: it may have been done.
+///
+/// ```no_run
+/// # async fn example(client: chaski_client::Client) -> Result<(), chaski_client::AdminError> {
+/// let admin = client.admin();
+/// admin.queue_create("billing", vec!["orders.*.created".into()], vec![]).await?;
+/// let queue = admin.queue_show("billing").await?;
+/// println!("{} ready, {} dead", queue.ready, queue.dead);
+/// let moved = admin.dlq_redrive("billing").reason("max_deliver").limit(100).await?;
+/// println!("{} sent back", moved.count);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: Client,
+}
+
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty => $value:expr),*) -> $answer:ty = $verb:ident;)*) => {
+        impl Admin {
+            $(
+                $(#[$doc])*
+                pub async fn $name(&self, $($argument: $kind),*) -> Result<$answer, AdminError> {
+                    self.call(AdminRequest::$verb { $($argument: $value),* }).await
+                }
+            )*
+        }
+    };
+}
+
+verbs! {
+    /// A queue by name.
+    queue_show(queue: impl Into<String> => queue.into()) -> QueueView = QueueShow;
+    /// A new queue, as a new rules version. Without patterns it binds to the topic of its own name; settings are `(key, value)`
+    /// in the rules' spelling: `("ordering", "\"key\"")`.
+    queue_create(queue: impl Into<String> => queue.into(), bind: Vec<String> => bind, set: Vec<(String, String)> => set)
+        -> RulesChange = QueueCreate;
+    /// Removes a queue, as a new rules version; one with messages only with `drop_messages`.
+    queue_delete(queue: impl Into<String> => queue.into(), drop_messages: bool => drop_messages) -> RulesChange = QueueDelete;
+    /// Removes ready, delayed and parked messages.
+    queue_purge(queue: impl Into<String> => queue.into()) -> Count = QueuePurge;
+    /// Stops deliveries.
+    queue_pause(queue: impl Into<String> => queue.into()) -> Done = QueuePause;
+    /// Goes on with deliveries.
+    queue_resume(queue: impl Into<String> => queue.into()) -> Done = QueueResume;
+    /// Removes a message that is not leased, by its id.
+    queue_cancel(queue: impl Into<String> => queue.into(), id: impl Into<String> => id.into()) -> Done = QueueCancel;
+    /// Lets a parked key go on.
+    queue_unpark(queue: impl Into<String> => queue.into(), key: impl Into<String> => key.into()) -> Done = QueueUnpark;
+    /// Looks at messages without taking them: those after a sequence, 1,000 at most.
+    peek(queue: impl Into<String> => queue.into(), after: u64 => after, limit: u32 => limit) -> Vec<MessageView> = Peek;
+    /// A queue's dead letters after a sequence, 1,000 at most.
+    dlq_show(queue: impl Into<String> => queue.into(), after: u64 => after, limit: u32 => limit) -> Vec<MessageView> = DlqShow;
+    /// Removes a queue's dead letters.
+    dlq_purge(queue: impl Into<String> => queue.into()) -> Count = DlqPurge;
+    /// Checks a rules document (TOML); nothing changes.
+    rules_check(document: impl Into<String> => document.into()) -> RulesCheck = RulesCheck;
+    /// What a rules document would change.
+    rules_diff(document: impl Into<String> => document.into()) -> RulesDiff = RulesDiff;
+    /// Applies a rules document. A queue that vanishes with messages in it must be named in `drop_queues`.
+    rules_apply(document: impl Into<String> => document.into(), drop_queues: Vec<String> => drop_queues)
+        -> RulesChange = RulesApply;
+    /// A new version equal to an earlier one.
+    rules_rollback(version: u64 => version, drop_queues: Vec<String> => drop_queues) -> RulesChange = RulesRollback;
+}
+
+impl Admin {
+    pub(crate) fn new(client: Client) -> Admin {
+        Admin { client }
+    }
+
+    /// How the router is.
+    pub async fn status(&self) -> Result<Status, AdminError> {
+        self.call(AdminRequest::Status).await
+    }
+
+    /// Every queue by name, dead-letter queues left out.
+    pub async fn queue_list(&self) -> Result<Vec<QueueView>, AdminError> {
+        self.call(AdminRequest::QueueList).await
+    }
+
+    /// Queues with dead letters.
+    pub async fn dlq_list(&self) -> Result<Vec<DeadView>, AdminError> {
+        self.call(AdminRequest::DlqList).await
+    }
+
+    /// Moves a queue's dead letters back: `.await` moves all, after settings such as [`Redrive::reason`] those alone.
+    pub fn dlq_redrive(&self, queue: impl Into<String>) -> Redrive {
+        Redrive {
+            admin: self.clone(),
+            queue: queue.into(),
+            reason: None,
+            id: None,
+            payload: None,
+            headers: Vec::new(),
+            limit: None,
+        }
+    }
+
+    /// The rules in force.
+    pub async fn rules_show(&self) -> Result<RulesView, AdminError> {
+        self.call(AdminRequest::RulesShow).await
+    }
+
+    /// Every version of the rules, the newest first.
+    pub async fn rules_history(&self) -> Result<Vec<RulesEntry>, AdminError> {
+        self.call(AdminRequest::RulesHistory).await
+    }
+
+    /// Any request; the answer as it is.
+    pub async fn raw(&self, request: AdminRequest) -> Result<Value, AdminError> {
+        self.call(request).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: AdminRequest) -> Result<T, AdminError> {
+        let link = self.client.shared().patient_link().await.map_err(|error| match error {
+            NoLink::Timeout => AdminError::Unreachable("the router cannot be reached".to_owned()),
+            NoLink::Closed => AdminError::Closed,
+        })?;
+        let json = serde_json::to_vec(&request).expect("requests are plain data");
+        let opened = frames::open(&link.connection, &Open::Admin, &json, MAX_ADMIN_FRAME).await;
+        let (mut send, _reader, first) = opened.map_err(|ended| match ended {
+            Ended::Refused(refusal) => AdminError::Refused(refusal),
+            Ended::Broken(detail) => AdminError::BadAnswer(detail),
+            Ended::Lost => AdminError::Unreachable(
+                "the connection was lost before the answer came; look whether the change was made".to_owned(),
+            ),
+        })?;
+        // The answer is here already.
+        let _ = send.finish();
+        match decode::<Opening<'_>>(&first) {
+            Ok((Opening::Answer, length)) => serde_json::from_slice(&first[length..])
+                .map_err(|error| AdminError::BadAnswer(error.to_string())),
+            other => Err(AdminError::BadAnswer(format!("{other:?} is no answer to Admin"))),
+        }
+    }
+}
+
+/// A redrive about to begin: `.await` it.
+#[must_use = "a redrive begins when it is awaited"]
+#[derive(Clone, Debug)]
+pub struct Redrive {
+    admin: Admin,
+    queue: String,
+    reason: Option<String>,
+    id: Option<String>,
+    payload: Option<String>,
+    headers: Vec<(String, String)>,
+    limit: Option<u64>,
+}
+
+impl Redrive {
+    /// Only those that died for this reason.
+    pub fn reason(mut self, reason: impl Into<String>) -> Redrive {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Only the one with this id.
+    pub fn id(mut self, id: impl Into<String>) -> Redrive {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// With [`id`](Redrive::id): another payload.
+    pub fn payload(mut self, payload: impl AsRef<[u8]>) -> Redrive {
+        self.payload = Some(base64(payload.as_ref()));
+        self
+    }
+
+    /// With [`id`](Redrive::id): sets a header.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Redrive {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// At most so many.
+    pub fn limit(mut self, limit: u64) -> Redrive {
+        self.limit = Some(limit);
+        self
+    }
+}
+
+impl IntoFuture for Redrive {
+    type Output = Result<Count, AdminError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Redrive { admin, queue, reason, id, payload, headers, limit } = self;
+            admin.call(AdminRequest::DlqRedrive { queue, reason, id, payload, headers, limit }).await
+        })
+    }
+}
+
+/// RFC 4648, section 4: with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let three =
+            group.iter().chain([&0; 2]).take(3).fold(0_usize, |three, byte| three << 8 | usize::from(*byte));
+        for digit in 0..4 {
+            if digit <= group.len() {
+                out.push(char::from(DIGITS[three >> (18 - 6 * digit) & 63]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_base64_as_in_rfc_4648() {
+        let vectors = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (plain, coded) in vectors {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+}
