@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use chaski_protocol::frames::{ConsumeFrame, Open, Opening};
-use chaski_protocol::{MAX_CREDIT, Refusal, decode};
+use chaski_protocol::{MAX_CREDIT, MAX_MESSAGE_FRAME, Refusal, decode};
 use futures::Stream;
 use quinn::SendStream;
 use tokio::time::MissedTickBehavior;
@@ -60,20 +60,20 @@ impl IntoFuture for Consume {
                 consumers.push(Arc::downgrade(&state));
             }
             tokio::spawn(run(shared, Arc::clone(&state), opened));
-            Ok(Consumer { handle: Arc::new(Handle { _client: client, state }) })
+            Ok(Consumer { handle: Arc::new(Handle { client, state }) })
         })
     }
 }
 
 /// What a consumer and its deliveries hold: as long as one of them lives, so does the connection.
 pub(crate) struct Handle {
-    _client: Client,
+    client: Client,
     pub(crate) state: Arc<ConsumerState>,
 }
 
 impl Handle {
     pub(crate) fn client(&self) -> &Client {
-        &self._client
+        &self.client
     }
 }
 
@@ -141,7 +141,7 @@ struct Opened {
 
 async fn open_on(link: Arc<Link>, state: &ConsumerState) -> Result<Opened, Ended> {
     let open = Open::Consume { queue: state.queue(), credit: state.credit() };
-    let (send, reader, first) = frames::open(&link.connection, &open, &[], frames::message_limit()).await?;
+    let (send, reader, first) = frames::open(&link.connection, &open, &[], MAX_MESSAGE_FRAME).await?;
     match decode::<Opening<'_>>(&first)?.0 {
         Opening::Consuming { ack_wait_ms } => Ok(Opened { link, send, reader, ack_wait_ms }),
         other => Err(Ended::Broken(format!("{other:?} is no answer to Consume"))),

@@ -13,7 +13,10 @@ pub enum ConnectError {
         /// What is wrong with it.
         reason: String,
     },
-    /// No CA to trust, a certificate or key that can't be read, or a router that isn't trusted.
+    /// A CA, certificate or key of this side that can't be read or used.
+    #[error("{0}")]
+    Certificate(String),
+    /// No CA to trust, or a router that isn't trusted, or that doesn't trust this client.
     #[error("{0}")]
     Tls(String),
     /// Nobody answers there.
@@ -36,7 +39,7 @@ impl ConnectError {
     /// The code in the one table.
     pub fn code(&self) -> Code {
         match self {
-            ConnectError::BadUrl { .. } => Code::BadRequest,
+            ConnectError::BadUrl { .. } | ConnectError::Certificate(_) => Code::BadRequest,
             ConnectError::Tls(_) => Code::Unauthenticated,
             ConnectError::Unreachable { .. } | ConnectError::Socket(_) => Code::Unreachable,
             ConnectError::Refused(refusal) => refusal.code,

@@ -2,15 +2,12 @@
 
 use bytes::{Bytes, BytesMut};
 use chaski_protocol::frames::{Open, Opening, Refused};
-use chaski_protocol::{Code, DecodeError, MAX_PAYLOAD_CEILING, Refusal, decode, encode_frame, next_frame};
+use chaski_protocol::{Code, DecodeError, Refusal, decode, encode_frame, next_frame};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt as _;
 
 /// Room asked for at each read: one large read serves hundreds of small messages.
 const READ_BYTES: usize = 64 << 10;
-
-/// The longest frame that a router sends: the largest message, and what goes with it.
-const MAX_FRAME: u32 = MAX_PAYLOAD_CEILING + (8 << 20);
 
 /// Why a stream ends.
 #[derive(Debug)]
@@ -101,11 +98,6 @@ pub(crate) async fn open(
 pub(crate) fn refusal(code: u32, detail: &str) -> Refusal {
     let refusal = Refused { code, detail }.to_refusal();
     if detail.is_empty() { refusal.code.into() } else { refusal }
-}
-
-/// The longest frame that streams with messages carry.
-pub(crate) fn message_limit() -> u32 {
-    MAX_FRAME
 }
 
 /// Ends a connection whose router doesn't speak the protocol: the reconnect may find one that does.

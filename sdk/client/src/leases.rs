@@ -401,3 +401,6 @@ impl Leases {
         self.released_at = self.answers.issued();
     }
 }
+
+#[cfg(test)]
+mod tests;

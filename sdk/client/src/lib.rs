@@ -2,6 +2,65 @@
 //!
 //! [`Client::connect`] is the door: publish, consume, subscribe, request and respond, settle and publish in one
 //! transaction, and every administrative call. A lost connection is mended in the background.
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! use chaski_client::{Client, Delivery, MemorySeen, Message, Retry};
+//! use futures::{StreamExt as _, TryStreamExt as _};
+//!
+//! # #[derive(Debug)]
+//! # struct Declined;
+//! # impl Declined { fn transient(&self) -> bool { false } }
+//! # impl std::fmt::Display for Declined {
+//! #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("declined") }
+//! # }
+//! # async fn bill(_: &Delivery) -> Result<(), Declined> { Ok(()) }
+//! # async fn price(_: &Delivery) -> Result<Vec<u8>, Declined> { Ok(Vec::new()) }
+//! # async fn example(body: &'static str, d: Duration) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("quic://127.0.0.1:7447").await?;
+//! let order = Message::new("orders.eu.created", body).key("c42").header("region", "eu");
+//! # let next = order.clone();
+//! let sent = client.publish(order).await?; // sent.id, sequence, duplicate, routed, dropped, rejected
+//! let confirm = client.publish_pipelined(next).await?; // waits for room only
+//! confirm.await?;
+//! client.flush().await?; // all confirms so far, or the first error
+//!
+//! let mut orders = client.consume("billing").credit(64).await?;
+//! while let Some(delivery) = orders.try_next().await? {
+//!     match bill(&delivery).await {
+//!         Ok(()) => delivery.ack().await?,
+//!         Err(e) if e.transient() => delivery.nack().await?,
+//!         Err(e) => delivery.reject(e.to_string()).await?,
+//!     }
+//! }
+//! orders.close().await?; // releases what nobody saw
+//!
+//! let q = "potato";
+//! let reply = client.request(Message::new("price.get", q)).timeout(d).await?;
+//! client.respond("price", 16, async |request: &Delivery| price(request).await).await?;
+//! # let mut orders = client.consume("billing").await?;
+//! # let mut one = async || orders.try_next().await.map(|one| one.expect("a delivery"));
+//! # let (delivery, bytes) = (one().await?, "3 soles");
+//! delivery.reply(bytes).await?; // reply and ack in one transaction
+//! # let delivery = one().await?;
+//! delivery.fail("no stock", Retry::No).await?;
+//!
+//! # let (delivery, total) = (one().await?, 42);
+//! let mut tx = client.transaction(); // all or nothing
+//! tx.ack(delivery).publish(Message::json("billed", &total)?);
+//! tx.commit().await?;
+//!
+//! let mut news = client.subscribe("orders.>").await?;
+//! while let Some(message) = news.next().await {
+//!     println!("{}, after {} that were dropped", message.topic(), news.dropped());
+//! }
+//! # let seen = MemorySeen::new(1000);
+//! orders.once(seen, 16, async |delivery| bill(delivery).await).await?; // an idempotent consumer
+//! client.publish_datagram(Message::new("ticks", "1"))?; // at most once
+//! client.admin().queue_list().await?; // every command of the CLI has its method here
+//! # Ok(())
+//! # }
+//! ```
 
 mod admin;
 mod answers;

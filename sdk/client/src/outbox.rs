@@ -47,17 +47,17 @@ struct Chunk {
     first: u64,
     frames: u64,
     bytes: Bytes,
-    /// The last frame's payload, when it is sent as it is.
-    tail: Option<Bytes>,
+    /// The end of the last frame, where payloads are sent as they are.
+    tail: Vec<Bytes>,
     size: usize,
     since: Instant,
     sent: Option<Instant>,
 }
 
-/// The frame to be appended: it writes itself, except for the payload that it returns.
+/// The frame to be appended: it writes its beginning to `out`, and leaves what follows in `tail`: payloads that are not copied.
 pub(crate) trait Frame {
     fn size(&self) -> usize;
-    fn encode(&self, out: &mut Vec<u8>) -> Option<Bytes>;
+    fn encode(&self, out: &mut Vec<u8>, tail: &mut Vec<Bytes>);
 }
 
 pub(crate) struct Outbox {
@@ -113,7 +113,8 @@ impl Outbox {
 
     /// Whether so much room came free that those who wait for it should be woken: a quarter, or they would be woken for each.
     pub(crate) fn is_roomy(&self) -> bool {
-        self.answers.waiting() <= self.max_frames / 4 * 3 && self.bytes <= self.max_bytes / 4 * 3
+        self.answers.waiting() <= self.max_frames - self.max_frames.div_ceil(4)
+            && self.bytes <= self.max_bytes - self.max_bytes.div_ceil(4)
     }
 
     pub(crate) fn issued(&self) -> u64 {
@@ -131,7 +132,7 @@ impl Outbox {
     /// Appends a frame; the caller made sure of room.
     pub(crate) fn push(&mut self, frame: &impl Frame, direct: bool, now: Instant) -> Ticket<Answer> {
         if self.open_frames > 0 && (self.open.len() >= CHUNK || now - self.open_since > CHUNK_AGE) {
-            self.seal(None);
+            self.seal(Vec::new());
         }
         if self.open_frames == 0 {
             self.open_since = now;
@@ -143,18 +144,19 @@ impl Outbox {
             self.direct.push_back(self.answers.issued());
         }
         let before = self.open.len();
-        let tail = frame.encode(&mut self.open);
+        let mut tail = Vec::new();
+        frame.encode(&mut self.open, &mut tail);
         self.bytes += self.open.len() - before;
         self.open_frames += 1;
         let ticket = self.answers.issue();
-        if let Some(tail) = tail {
-            self.bytes += tail.len();
-            self.seal(Some(tail));
+        if !tail.is_empty() {
+            self.bytes += length(&tail);
+            self.seal(tail);
         }
         ticket
     }
 
-    fn seal(&mut self, tail: Option<Bytes>) {
+    fn seal(&mut self, tail: Vec<Bytes>) {
         if self.open_frames == 0 {
             return;
         }
@@ -162,7 +164,7 @@ impl Outbox {
         self.chunks.push_back(Chunk {
             first: self.answers.issued() - self.open_frames,
             frames: self.open_frames,
-            size: bytes.len() + tail.as_ref().map_or(0, Bytes::len),
+            size: bytes.len() + length(&tail),
             bytes,
             tail,
             since: self.open_since,
@@ -180,7 +182,7 @@ impl Outbox {
 
     /// The bytes to write next; nothing when all is written, and the writer counts as idle then.
     pub(crate) fn take(&mut self, now: Instant, out: &mut Vec<Bytes>) {
-        self.seal(None);
+        self.seal(Vec::new());
         let mut taken = 0;
         while taken < WRITE {
             let Some(chunk) = self.chunks.get_mut(self.cursor) else { break };
@@ -192,7 +194,7 @@ impl Outbox {
             chunk.sent.get_or_insert(now);
             taken += chunk.size;
             out.push(chunk.bytes.clone());
-            out.extend(chunk.tail.clone());
+            out.extend_from_slice(&chunk.tail);
             self.cursor += 1;
         }
         self.writer_idle = out.is_empty();
@@ -303,7 +305,7 @@ impl Outbox {
     pub(crate) fn expire(&mut self, now: Instant, window: Duration, wakers: &mut Vec<Waker>) {
         while self.is_overdue(now, window) {
             if self.chunks.is_empty() {
-                self.seal(None);
+                self.seal(Vec::new());
             }
             let chunk = self.chunks.front().expect("what is overdue is in a chunk");
             let count = chunk.first + chunk.frames - self.answers.answered();
@@ -317,7 +319,7 @@ impl Outbox {
     /// Fails all that is unanswered, and everything to come.
     pub(crate) fn close(&mut self, wakers: &mut Vec<Waker>) {
         self.closed = true;
-        self.seal(None);
+        self.seal(Vec::new());
         self.fail(self.answers.waiting(), &PublishError::Closed, wakers);
         self.forget_answered();
     }
@@ -331,17 +333,17 @@ impl Chunk {
             let length =
                 4 + u32::from_le_bytes(*self.bytes.first_chunk().expect("chunks hold whole frames")) as usize;
             match length.checked_sub(self.bytes.len()) {
-                // The last frame, whose payload is the tail.
+                // The last frame, which ends in the tail.
                 Some(beyond) if beyond > 0 => {
                     self.bytes.clear();
-                    self.tail = None;
+                    self.tail.clear();
                 }
                 _ => self.bytes.advance(length),
             }
         }
         self.first += frames;
         self.frames -= frames;
-        self.size = self.bytes.len() + self.tail.as_ref().map_or(0, Bytes::len);
+        self.size = self.bytes.len() + length(&self.tail);
         before - self.size
     }
 }
@@ -360,7 +362,14 @@ fn taken(outcome: &Outcome, index: u64) -> Option<Taken> {
     }
 }
 
+fn length(pieces: &[Bytes]) -> usize {
+    pieces.iter().map(Bytes::len).sum()
+}
+
 /// Whether a payload is sent as it is.
 pub(crate) fn is_whole(payload: &Bytes) -> bool {
     payload.len() >= WHOLE_PAYLOAD
 }
+
+#[cfg(test)]
+mod tests;

@@ -361,16 +361,16 @@ impl Frame for OneMessage<'_> {
         self.0.payload().len() + 128
     }
 
-    fn encode(&self, out: &mut Vec<u8>) -> Option<Bytes> {
+    fn encode(&self, out: &mut Vec<u8>, tail: &mut Vec<Bytes>) {
         let OneMessage(message) = self;
         let payload = message.payload();
         let header = PublishFrame::Publish { mandatory: message.is_mandatory() };
         let head = message.published_head();
         if is_whole(payload) {
             encode_frame_with(&header, payload.len(), out, |out| head.encode(&[], out));
-            return Some(payload.clone());
+            tail.push(payload.clone());
+        } else {
+            encode_frame_with(&header, 0, out, |out| head.encode(payload, out));
         }
-        encode_frame_with(&header, 0, out, |out| head.encode(payload, out));
-        None
     }
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chaski_protocol::frames::{REASON_HEADER, STATUS_HEADER};
 use chaski_protocol::{Code, Refusal};
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt as _;
 
 use crate::client::Client;
 use crate::delivery::{Delivery, Retry};
@@ -83,22 +82,30 @@ impl IntoFuture for Request {
 
 /// A reply, or what the router says instead of one.
 fn judge(reply: Message) -> Result<Message, RequestError> {
-    let reason = || reply.header_value(REASON_HEADER).unwrap_or_default().to_owned();
-    match reply.header_value(STATUS_HEADER) {
-        None => Ok(reply),
-        Some("rejected") => Err(RequestError::Rejected(reason())),
-        Some("failed") => Err(RequestError::Failed(reason())),
-        Some("reply_lost") => Err(RequestError::ReplyLost),
-        Some(other) => {
-            Err(RequestError::Refused(Refusal::new(Code::Internal, format!("unknown status `{other}`"))))
-        }
+    let Some(status) = reply.header_value(STATUS_HEADER) else { return Ok(reply) };
+    let reason = reply.header_value(REASON_HEADER).unwrap_or_default();
+    Err(match Code::ALL.iter().find(|code| code.name() == status) {
+        Some(code) => told(*code, reason),
+        None => RequestError::Refused(Refusal::new(Code::Internal, format!("unknown status `{status}`"))),
+    })
+}
+
+/// What a code says about a request, whether its publish was refused with it or it came in place of a reply.
+fn told(code: Code, reason: &str) -> RequestError {
+    match code {
+        Code::NoResponders => RequestError::NoResponders,
+        Code::Timeout => RequestError::Timeout,
+        Code::Rejected => RequestError::Rejected(reason.to_owned()),
+        Code::Failed => RequestError::Failed(reason.to_owned()),
+        Code::ReplyLost => RequestError::ReplyLost,
+        other if reason.is_empty() => RequestError::Refused(other.into()),
+        other => RequestError::Refused(Refusal::new(other, reason)),
     }
 }
 
 fn unsent(error: PublishError) -> RequestError {
     match error {
-        PublishError::Refused(refusal) if refusal.code == Code::NoResponders => RequestError::NoResponders,
-        PublishError::Refused(refusal) => RequestError::Refused(refusal),
+        PublishError::Refused(refusal) => told(refusal.code, &refusal.detail),
         other => RequestError::Refused(Refusal::new(other.code(), other.to_string())),
     }
 }
@@ -111,7 +118,8 @@ impl Client {
     }
 
     /// Answers the requests in a queue, at most `concurrency` at once: `Ok` is reply and ack in one transaction, `Err` tells the
-    /// requester `failed` with the error's text. Ends when the queue is gone or the client is closed.
+    /// requester `failed` with the error's text. Ends when the queue is gone or the client is closed, once the handlers under
+    /// way have ended.
     pub async fn respond<B, E>(
         &self,
         queue: impl Into<String>,
@@ -123,19 +131,8 @@ impl Client {
         E: Display,
     {
         let concurrency = concurrency.max(1);
-        let mut requests = self.consume(queue).credit(u32::try_from(concurrency).unwrap_or(u32::MAX)).await?;
-        let mut running = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                Some(()) = running.next(), if !running.is_empty() => {}
-                next = requests.next(), if running.len() < concurrency => match next {
-                    Some(delivery) => running.push(answer(&handler, delivery?)),
-                    None => break,
-                },
-            }
-        }
-        while running.next().await.is_some() {}
-        Ok(())
+        let requests = self.consume(queue).credit(u32::try_from(concurrency).unwrap_or(u32::MAX)).await?;
+        requests.each(concurrency, |delivery| answer(&handler, delivery)).await
     }
 }
 
@@ -155,5 +152,41 @@ where
     if let Err(error) = told {
         // The request comes again when its lease ends.
         tracing::warn!(sequence, %error, "an answer was not taken");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_place_of_a_reply_is_its_error() {
+        let status = |status, reason| {
+            Message::new("t", "").header(STATUS_HEADER, status).header(REASON_HEADER, reason)
+        };
+        for (code, error) in [
+            ("rejected", RequestError::Rejected("why".to_owned())),
+            ("failed", RequestError::Failed("why".to_owned())),
+            ("reply_lost", RequestError::ReplyLost),
+            ("timeout", RequestError::Timeout),
+            ("no_responders", RequestError::NoResponders),
+            ("aggregation_failed", RequestError::Refused(Refusal::new(Code::AggregationFailed, "why"))),
+        ] {
+            assert_eq!(judge(status(code, "why")).err().as_ref(), Some(&error), "{code}");
+            assert_eq!(error.code().name(), code);
+        }
+        let unknown = judge(status("of a later version", "why")).expect_err("no reply");
+        assert_eq!(unknown.code(), Code::Internal);
+        assert!(judge(Message::new("t", "a reply")).is_ok());
+    }
+
+    #[test]
+    fn a_request_whose_publish_is_refused_says_why() {
+        let refused = |code, detail: &str| unsent(PublishError::Refused(Refusal::new(code, detail)));
+        assert_eq!(refused(Code::NoResponders, "x"), RequestError::NoResponders);
+        assert_eq!(refused(Code::Rejected, "not ours"), RequestError::Rejected("not ours".to_owned()));
+        assert_eq!(refused(Code::QueueFull, "full").code(), Code::QueueFull);
+        assert!(unsent(PublishError::Unreachable).is_retryable());
+        assert_eq!(unsent(PublishError::OutcomeUnknown).code(), Code::OutcomeUnknown);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use chaski_protocol::decode;
 use chaski_protocol::frames::{Open, Opening, Passed};
+use chaski_protocol::{MAX_MESSAGE_FRAME, decode};
 use futures::Stream;
 use tokio::sync::{mpsc, watch};
 
@@ -88,7 +88,7 @@ pub(crate) struct Opened {
 
 async fn open_on(link: Arc<Link>, pattern: &str) -> Result<Opened, Ended> {
     let open = Open::Subscribe { pattern };
-    let (send, reader, first) = frames::open(&link.connection, &open, &[], frames::message_limit()).await?;
+    let (send, reader, first) = frames::open(&link.connection, &open, &[], MAX_MESSAGE_FRAME).await?;
     match decode::<Opening<'_>>(&first)?.0 {
         Opening::Opened => Ok(Opened { link, _send: send, reader }),
         other => Err(Ended::Broken(format!("{other:?} is no answer to Subscribe"))),

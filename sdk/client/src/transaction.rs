@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use chaski_protocol::frames::PublishFrame;
-use chaski_protocol::{Code, MAX_TRANSACTION_PARTS, Refusal, encode_frame_with};
+use chaski_protocol::frames::{PublishFrame, Token};
+use chaski_protocol::{Code, MAX_PAYLOAD_CEILING, MAX_TRANSACTION_PARTS, Refusal, encode_frame_with};
 
 use crate::client::Client;
 use crate::delivery::Delivery;
@@ -13,7 +13,7 @@ use crate::error::PublishError;
 use crate::id::{now_ms, uuid_v7};
 use crate::link::Shared;
 use crate::message::Message;
-use crate::outbox::{Answer, Frame};
+use crate::outbox::{Answer, Frame, is_whole};
 use crate::publisher::{Published, odd_answer};
 
 /// Deliveries to acknowledge and messages to publish, as one: after [`commit`](Transaction::commit) all of it happened, or
@@ -163,46 +163,116 @@ fn take_lost(acks: Vec<Delivery>, lost: &[u32]) -> Vec<Delivery> {
     kept
 }
 
-/// The frame, encoded once: a retry sends the same bytes.
-struct OneTransaction(Vec<u8>);
+/// The frame, encoded once: a retry sends the same bytes. Large payloads are not copied into it.
+struct OneTransaction {
+    start: Vec<u8>,
+    /// What follows the start: payloads that are sent as they are, and what lies between them.
+    rest: Vec<Bytes>,
+}
 
 impl OneTransaction {
     fn new(acks: &[Delivery], messages: &[Message]) -> Result<OneTransaction, TransactionError> {
+        let acks = acks.iter().map(Delivery::token).collect();
+        OneTransaction::encoded(acks, messages).map_err(TransactionError::Refused)
+    }
+
+    fn encoded(acks: Vec<Token<'_>>, messages: &[Message]) -> Result<OneTransaction, Refusal> {
         let id = uuid_v7(now_ms());
-        let mut blocks = Vec::new();
+        let mut pieces: Vec<Bytes> = Vec::new();
+        let mut piece = Vec::new();
         let mut publishes = Vec::with_capacity(messages.len());
+        let mut bytes = 0;
         for message in messages {
-            let start = blocks.len();
-            message.published_head().encode(message.payload(), &mut blocks);
-            publishes.push((message.is_mandatory(), (blocks.len() - start) as u32));
+            let (head, payload) = (message.published_head(), message.payload());
+            let before = piece.len();
+            let length = if is_whole(payload) {
+                head.encode(&[], &mut piece);
+                let length = piece.len() - before + payload.len();
+                pieces.extend([Bytes::from(std::mem::take(&mut piece)), payload.clone()]);
+                length
+            } else {
+                head.encode(payload, &mut piece);
+                piece.len() - before
+            };
+            bytes += length;
+            // The router reads a frame of the largest message; a transaction is one frame.
+            if bytes > MAX_PAYLOAD_CEILING as usize {
+                let detail = format!(
+                    "the transaction's messages take more than the {MAX_PAYLOAD_CEILING} bytes that one frame holds"
+                );
+                return Err(Refusal::new(Code::LimitExceeded, detail));
+            }
+            publishes.push((message.is_mandatory(), length as u32));
         }
-        // The router reads a frame of the largest message; a transaction is one frame.
-        if blocks.len() > chaski_protocol::MAX_PAYLOAD_CEILING as usize {
-            let detail = format!(
-                "the transaction's messages take {} bytes together, where one frame holds {}",
-                blocks.len(),
-                chaski_protocol::MAX_PAYLOAD_CEILING
-            );
-            return Err(TransactionError::Refused(Refusal::new(Code::LimitExceeded, detail)));
-        }
-        let header = PublishFrame::Transaction {
-            id: std::str::from_utf8(&id).expect("hex and hyphens"),
-            acks: acks.iter().map(Delivery::token).collect(),
-            publishes,
-        };
-        let mut frame = Vec::with_capacity(blocks.len() + 64 * (acks.len() + 2));
-        encode_frame_with(&header, 0, &mut frame, |out| out.extend_from_slice(&blocks));
-        Ok(OneTransaction(frame))
+        let id = std::str::from_utf8(&id).expect("hex and hyphens");
+        let header = PublishFrame::Transaction { id, acks, publishes };
+        pieces.push(piece.into());
+        let mut pieces = pieces.into_iter();
+        let first = pieces.next().expect("the last piece is always there");
+        let rest: Vec<Bytes> = pieces.filter(|piece| !piece.is_empty()).collect();
+        let mut start = Vec::with_capacity(first.len() + 256);
+        encode_frame_with(&header, rest.iter().map(Bytes::len).sum(), &mut start, |out| {
+            out.extend_from_slice(&first);
+        });
+        Ok(OneTransaction { start, rest })
     }
 }
 
 impl Frame for OneTransaction {
     fn size(&self) -> usize {
-        self.0.len()
+        self.start.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
     }
 
-    fn encode(&self, out: &mut Vec<u8>) -> Option<Bytes> {
-        out.extend_from_slice(&self.0);
-        None
+    fn encode(&self, out: &mut Vec<u8>, tail: &mut Vec<Bytes>) {
+        out.extend_from_slice(&self.start);
+        tail.extend_from_slice(&self.rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use chaski_protocol::{Head, MAX_MESSAGE_FRAME, decode, next_frame};
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_one_frame_whose_large_payloads_are_not_copied() {
+        let large = Bytes::from(vec![7; 64 << 10]);
+        let messages =
+            [("a", Bytes::from("small")), ("b", large.clone()), ("c", Bytes::new()), ("d", large.clone())]
+                .map(|(topic, payload)| Message::new(topic, payload).mandatory(topic == "c"));
+        let acks = vec![Token { queue: "q", sequence: 1, lease: 2 }];
+        let frame = OneTransaction::encoded(acks.clone(), &messages).expect("it is small enough");
+        let (mut out, mut tail) = (Vec::new(), Vec::new());
+        frame.encode(&mut out, &mut tail);
+        assert_eq!(tail.iter().filter(|piece| piece.as_ptr() == large.as_ptr()).count(), 2);
+
+        let mut sent = BytesMut::from(&out[..]);
+        tail.iter().for_each(|piece| sent.extend_from_slice(piece));
+        assert_eq!(sent.len(), frame.size());
+        let whole = next_frame(&mut sent, MAX_MESSAGE_FRAME).expect("a frame").expect("all of it");
+        assert!(sent.is_empty());
+        let (header, mut at) = decode::<PublishFrame<'_>>(&whole).expect("a header");
+        let PublishFrame::Transaction { acks: sent_acks, publishes, .. } = header else {
+            panic!("{header:?}")
+        };
+        assert_eq!(sent_acks, acks);
+        for ((mandatory, length), message) in publishes.into_iter().zip(&messages) {
+            let block = &whole[at..at + length as usize];
+            at += length as usize;
+            let (head, payload_at) = Head::decode(block).expect("a block");
+            assert_eq!((head.topic, mandatory), (message.topic(), message.topic() == "c"));
+            assert_eq!(&block[payload_at..], message.payload());
+        }
+        assert_eq!(at, whole.len());
+    }
+
+    #[test]
+    fn a_transaction_beyond_one_frame_is_refused_before_it_is_sent() {
+        let half = Bytes::from(vec![0; MAX_PAYLOAD_CEILING as usize / 2]);
+        let messages = [half.clone(), half].map(|payload| Message::new("t", payload));
+        let refusal = OneTransaction::encoded(Vec::new(), &messages).err().expect("the heads are too much");
+        assert_eq!(refusal.code, Code::LimitExceeded);
     }
 }

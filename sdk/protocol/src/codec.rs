@@ -1,12 +1,11 @@
-//! The one place that names bincode here: its configuration, and frames as length, header, rest.
+//! The one place that configures and calls bincode (frames and heads only say how they are encoded): frames as length, header, rest.
 //!
 //! A frame is a u32 (little endian) length of what follows, a bincode header, and raw bytes that no codec touches.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Headers larger than this are refused by the codec before it allocates; the payload is not part of it.
-const MAX_HEADER: usize = 8 << 20;
+use crate::limits::MAX_HEADER;
 
 /// bincode 2 "standard": little endian, variable integers; with a limit.
 type Wire = Configuration<LittleEndian, Varint, Limit<MAX_HEADER>>;
@@ -18,11 +17,11 @@ fn wire() -> Wire {
 /// Why bytes are not a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A variant that this version doesn't know.
+    /// A kind (of frame, outcome or verdict) that this version doesn't know.
     #[error("unknown frame kind {0}")]
     Unknown(u32),
-    /// Not decodable.
-    #[error("{0}")]
+    /// Not decodable, and why.
+    #[error("the bytes cannot be decoded: {0}")]
     Bad(String),
     /// The length is beyond what this stream allows.
     #[error("a frame of {length} bytes, where at most {limit} are allowed")]
@@ -47,9 +46,17 @@ impl DecodeError {
 /// Decodes a header at the beginning of `bytes`; answers it and how many bytes it took.
 pub fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<(T, usize), DecodeError> {
     bincode::borrow_decode_from_slice(bytes, wire()).map_err(|error| match error {
-        bincode::error::DecodeError::UnexpectedVariant { found, .. } => DecodeError::Unknown(found),
+        bincode::error::DecodeError::UnexpectedVariant { found, type_name, .. } if !is_option(type_name) => {
+            DecodeError::Unknown(found)
+        }
         other => DecodeError::Bad(other.to_string()),
     })
+}
+
+/// Whether a type is an option: its tag of 0 or 1 belongs to a field, and another value is no newer kind of frame. bincode
+/// names enums that derive their codec by their bare names, and an option by its whole type.
+fn is_option(type_name: &str) -> bool {
+    type_name.contains("Option<")
 }
 
 /// Appends a header to `out`. Encoding into memory cannot fail for the types of this crate.

@@ -6,6 +6,7 @@
 use bincode::{BorrowDecode, Decode, Encode};
 
 use crate::codes::{Code, Refusal};
+pub use crate::confirms::{Counts, Outcome, PublishAnswer, Run};
 
 /// The client's first frame on each bidirectional stream: what the stream is for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
@@ -130,74 +131,6 @@ pub struct Token<'a> {
     pub sequence: u64,
     /// The lease.
     pub lease: u64,
-}
-
-/// Cumulative confirms: the answers of the frames up to and including number `through` that were not answered before.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct PublishAnswer {
-    /// The last frame that this answers.
-    pub through: u64,
-    /// The answers in the stream's order, run-length coded.
-    pub runs: Vec<Run>,
-}
-
-/// Answers of `count` frames that follow each other.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Run {
-    /// How many, at least 1.
-    pub count: u32,
-    /// What became of them.
-    pub outcome: Outcome,
-}
-
-/// What became of a frame on a publish stream.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Outcome {
-    /// A message was taken (or reached nobody, when all counts are zero). The n-th of the run has sequence
-    /// `first + n × step`.
-    Confirmed {
-        /// The first one's sequence; none was stored when absent.
-        first: Option<u64>,
-        /// From one to the next.
-        step: u64,
-        /// The counts of each.
-        counts: Counts,
-    },
-    /// The id was known; the sequences are the first copies'.
-    Duplicate {
-        /// The first one's sequence.
-        first: Option<u64>,
-        /// From one to the next.
-        step: u64,
-    },
-    /// Refused, each for the same reason; nothing was stored.
-    Refused {
-        /// The code's number.
-        code: u32,
-        /// The sentence.
-        detail: String,
-    },
-    /// A transaction is done; the parts' answers in order. Its count is 1.
-    Transacted {
-        /// Answers of its publishes: `Confirmed` and `Duplicate` only.
-        parts: Vec<Run>,
-    },
-    /// A transaction was refused, since leases are lost. Its count is 1.
-    LeaseLost {
-        /// Indexes into its acks.
-        acks: Vec<u32>,
-    },
-}
-
-/// How many copies were taken or taken out.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
-pub struct Counts {
-    /// Taken by queues and subscriptions.
-    pub routed: u32,
-    /// Dropped by filters.
-    pub dropped: u32,
-    /// Rejected by filters.
-    pub rejected: u32,
 }
 
 /// What the router sends on a consume stream.

@@ -4,6 +4,7 @@
 
 mod codec;
 mod codes;
+mod confirms;
 mod limits;
 mod message;
 mod topic;

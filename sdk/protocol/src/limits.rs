@@ -3,7 +3,7 @@
 /// Default limit of a payload in bytes; up to [`MAX_PAYLOAD_CEILING`] in the rules.
 pub const DEFAULT_MAX_PAYLOAD: u32 = 1 << 20;
 
-/// Default and greatest limit of a message's headers in bytes: names, values and 2 bytes for each.
+/// Default limit of a message's headers in bytes, names, values and 2 bytes for each; up to [`MAX_HEADERS_CEILING`] in the rules.
 pub const DEFAULT_MAX_HEADERS: u32 = 64 << 10;
 
 /// The greatest `max_payload` in bytes that the rules may ask for: a message is one frame, held whole in memory.
@@ -50,6 +50,12 @@ pub const DEFAULT_CREDIT: u32 = 64;
 
 /// Everything in a frame that is not payload or headers: topic, id, key, reply_to, correlation id and the numbers.
 pub const FRAME_OVERHEAD: u32 = 4096;
+
+/// A frame's header, and a message's head: beyond it the codec refuses, and makes no room for lists that claim more memory.
+pub const MAX_HEADER: usize = 8 << 20;
+
+/// A frame with messages: the client's on a publish stream, the router's on a consume or subscribe stream.
+pub const MAX_MESSAGE_FRAME: u32 = MAX_PAYLOAD_CEILING + MAX_HEADER as u32;
 
 /// A frame on a control or consume stream from the client, and an `Open`: small by nature.
 pub const MAX_COMMAND_FRAME: u32 = 512 << 10;

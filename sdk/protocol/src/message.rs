@@ -5,7 +5,7 @@ use bincode::{BorrowDecode, Encode};
 use crate::codec::{self, DecodeError};
 use crate::codes::Code;
 use crate::limits::*;
-use crate::topic::{check_publish_topic, check_topic};
+use crate::topic::{check_publish_topic, check_topic, shown};
 
 /// Everything in a message but its payload, borrowed from the block (or from what will be encoded).
 #[derive(Clone, Debug, PartialEq, Eq, Default, Encode, BorrowDecode)]
@@ -112,12 +112,14 @@ impl<'a> Head<'a> {
         for (index, (name, value)) in self.headers.iter().enumerate() {
             bytes += name.len() + value.len() + 2;
             if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-                let detail = format!("header name `{}` is not visible ASCII", name.escape_debug());
+                let detail = format!("header name `{}` is not visible ASCII", shown(name));
                 return Err(HeadError::field(Code::BadHeader, detail));
             }
             if name.len() >= 7 && name.as_bytes()[..7].eq_ignore_ascii_case(b"chaski-") {
-                let detail =
-                    format!("header `{name}` is reserved: names that begin with `chaski-` are the router's");
+                let detail = format!(
+                    "header `{}` is reserved: names that begin with `chaski-` are the router's",
+                    shown(name)
+                );
                 return Err(HeadError::field(Code::Reserved, detail));
             }
             // Messages have few headers, so a pairwise look is cheaper than a set; many are compared by a set.
@@ -127,7 +129,10 @@ impl<'a> Head<'a> {
                 index == 0 && has_duplicates(&self.headers)
             };
             if twice {
-                return Err(HeadError::field(Code::BadHeader, format!("header `{name}` is given twice")));
+                return Err(HeadError::field(
+                    Code::BadHeader,
+                    format!("header `{}` is given twice", shown(name)),
+                ));
             }
         }
         if bytes > max_headers as usize {

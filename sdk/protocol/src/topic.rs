@@ -59,7 +59,7 @@ pub fn check_pattern(pattern: &str) -> Result<(), TopicError> {
 
 fn check_tokens(text: &str, code: Code, wildcard: impl Fn(&str, bool) -> bool) -> Result<(), TopicError> {
     let what = if code == Code::BadTopic { "topic" } else { "pattern" };
-    let shown = || text.chars().take(64).collect::<String>().escape_debug().to_string();
+    let shown = || shown(text);
     let refuse = |detail: String| Err(TopicError { code, detail });
     if text.is_empty() || text.len() > MAX_TOPIC {
         return refuse(format!("a {what} has 1 to {MAX_TOPIC} bytes, this one {}", text.len()));
@@ -106,6 +106,11 @@ fn check_tokens(text: &str, code: Code, wildcard: impl Fn(&str, bool) -> bool) -
         }
     }
     Ok(())
+}
+
+/// The beginning of a name as a sentence shows it: a refusal stays short, whatever a peer sends.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().take(64).collect::<String>().escape_debug().to_string()
 }
 
 /// Whether a valid pattern matches a valid topic. A wildcard as first token matches no topic that begins with `$`.
