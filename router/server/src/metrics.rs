@@ -1,0 +1,252 @@
+//! What is counted, under the names of INTERFACES.md. Counters and histograms are recorded by batch on the driver's way; gauges are
+//! computed when somebody asks, so that nothing is kept of a queue that is gone.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use chaski_broker::{Confirmation, PublishError, QueueStats};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::shard::JournalInfo;
+
+const PUBLISHES: &str = "chaski_publishes_total";
+const FSYNC_SECONDS: &str = "chaski_journal_fsync_seconds";
+const BATCH_BYTES: &str = "chaski_journal_batch_bytes";
+
+/// Of an fdatasync, from a fast device to one in trouble.
+const FSYNC_BUCKETS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
+
+/// Of a batch: from one message to the largest that the driver gathers.
+const BATCH_BUCKETS: [f64; 8] =
+    [512.0, 4096.0, 32_768.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0, 67_108_864.0];
+
+/// The process's recorder, installed once. Several routers in one process share its counters; gauges are each router's own.
+pub(crate) fn recorder() -> &'static PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(FSYNC_SECONDS.to_owned()), &FSYNC_BUCKETS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full(BATCH_BYTES.to_owned()), &BATCH_BUCKETS)
+            })
+            .expect("the buckets above are not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("this process has another metrics recorder, which takes the router's counters");
+        }
+        describe_counter!(
+            PUBLISHES,
+            "Publishes by what became of them: routed, duplicate, unroutable, or an error code."
+        );
+        describe_histogram!(FSYNC_SECONDS, Unit::Seconds, "How long an fdatasync of the journal took.");
+        describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes that one fdatasync made durable.");
+        handle
+    })
+}
+
+/// Publishes counted by outcome until they are recorded, which is once a turn of the driver.
+#[derive(Debug, Default)]
+pub(crate) struct PublishCounts {
+    by_outcome: [u64; OUTCOMES.len()],
+}
+
+const OUTCOMES: [&str; 8] = [
+    "routed",
+    "duplicate",
+    "unroutable",
+    "queue_full",
+    "mandatory_unroutable",
+    "no_responders",
+    "disk_low",
+    "disk_full",
+];
+
+impl PublishCounts {
+    pub(crate) fn add(&mut self, outcome: &Result<Confirmation, PublishError>) {
+        let outcome = match outcome {
+            Ok(confirmation) if confirmation.duplicate => 1,
+            Ok(Confirmation { routed: 0, dropped: 0, rejected: 0, .. }) => 2,
+            Ok(_) => 0,
+            Err(PublishError::QueueFull { .. }) => 3,
+            Err(PublishError::Unroutable) => 4,
+            Err(PublishError::NoResponders) => 5,
+            Err(PublishError::DiskLow) => 6,
+            Err(PublishError::DiskFull) => 7,
+        };
+        self.by_outcome[outcome] += 1;
+    }
+
+    pub(crate) fn record(&mut self) {
+        for (count, outcome) in self.by_outcome.iter_mut().zip(OUTCOMES) {
+            if *count > 0 {
+                counter!(PUBLISHES, "outcome" => outcome).increment(std::mem::take(count));
+            }
+        }
+    }
+}
+
+/// One fdatasync.
+pub(crate) fn synced(bytes: u64, duration: Duration) {
+    histogram!(FSYNC_SECONDS).record(duration);
+    histogram!(BATCH_BYTES).record(bytes as f64);
+}
+
+/// What gauges are computed from.
+pub(crate) struct Seen {
+    pub(crate) queues: Vec<QueueStats>,
+    pub(crate) dedup_window_ms: u64,
+    pub(crate) dedup_entries: u64,
+    pub(crate) replies_late: u64,
+    pub(crate) subscription_dropped: u64,
+    pub(crate) rules_version: u64,
+    pub(crate) alarms: Vec<chaski_protocol::admin::Alarm>,
+    pub(crate) journal: JournalInfo,
+    pub(crate) connections: Vec<quinn::ConnectionStats>,
+}
+
+/// Everything, as Prometheus reads it.
+pub(crate) fn render(seen: &Seen) -> String {
+    // A recorder of this scrape alone: its gauges are this router's, and a queue that is gone leaves nothing behind.
+    let fresh = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&fresh, || {
+        describe();
+        seen.queues.iter().for_each(queue);
+        router(seen);
+        quic(&seen.connections);
+    });
+    let mut text = recorder().render();
+    text.push_str(&fresh.handle().render());
+    text
+}
+
+fn describe() {
+    describe_gauge!("chaski_queue_messages", "Messages of a queue by state; `dead` are those in NAME.dlq.");
+    describe_gauge!("chaski_queue_bytes", Unit::Bytes, "Bytes of a queue's messages.");
+    describe_gauge!("chaski_queue_consumers", "Consumers of a queue.");
+    describe_gauge!(
+        "chaski_dedup_window_seconds",
+        Unit::Seconds,
+        "How long a message id is surely remembered."
+    );
+    describe_gauge!("chaski_dedup_entries", "Message ids remembered now.");
+    describe_counter!(
+        "chaski_replies_late_total",
+        "Replies dropped, since the request had its first or was forgotten."
+    );
+    describe_counter!(
+        "chaski_subscription_dropped_total",
+        "Messages dropped, since a subscription's buffer was full."
+    );
+    describe_gauge!("chaski_rules_version", "The version of the rules in force.");
+    describe_gauge!("chaski_alarm", "1 for each alarm that stands.");
+    describe_gauge!("chaski_journal_bytes", Unit::Bytes, "Bytes of the journal's segments.");
+    describe_gauge!("chaski_journal_snapshot_bytes", Unit::Bytes, "Bytes of the newest snapshot.");
+    describe_gauge!("chaski_journal_segments", "Segments of the journal.");
+    describe_gauge!("chaski_journal_free_bytes", Unit::Bytes, "Free bytes on the journal's disk.");
+    describe_gauge!("chaski_quic_connections", "Connections of clients.");
+    describe_gauge!("chaski_quic_packets_lost", "Packets lost on the connections that are open now.");
+    describe_gauge!(
+        "chaski_quic_rtt_seconds_sum",
+        Unit::Seconds,
+        "Round-trip times of the open connections, added up."
+    );
+}
+
+fn queue(stats: &QueueStats) {
+    let name = stats.name.to_string();
+    let messages = |queue: &str, state: &'static str, count: u64| {
+        gauge!("chaski_queue_messages", "queue" => queue.to_owned(), "state" => state).set(count as f64);
+    };
+    match name.strip_suffix(".dlq") {
+        // Counted as the `dead` of their queues, so that a sum over all counts each message once.
+        Some(source) if source != "chaski" => {}
+        Some(chaski) => messages(chaski, "dead", stats.ready + stats.delayed + stats.parked + stats.leased),
+        None => {
+            messages(&name, "ready", stats.ready);
+            messages(&name, "delayed", stats.delayed);
+            messages(&name, "parked", stats.parked);
+            messages(&name, "leased", stats.leased);
+            messages(&name, "dead", stats.dead);
+        }
+    }
+    gauge!("chaski_queue_bytes", "queue" => name.clone()).set(stats.bytes as f64);
+    gauge!("chaski_queue_consumers", "queue" => name).set(stats.consumers as f64);
+}
+
+fn router(seen: &Seen) {
+    gauge!("chaski_dedup_window_seconds").set(seen.dedup_window_ms as f64 / 1000.0);
+    gauge!("chaski_dedup_entries").set(seen.dedup_entries as f64);
+    counter!("chaski_replies_late_total").absolute(seen.replies_late);
+    counter!("chaski_subscription_dropped_total").absolute(seen.subscription_dropped);
+    gauge!("chaski_rules_version").set(seen.rules_version as f64);
+    for alarm in &seen.alarms {
+        let queue = alarm.queue.clone().unwrap_or_default();
+        gauge!("chaski_alarm", "alarm" => alarm.alarm.clone(), "queue" => queue).set(1.0);
+    }
+    gauge!("chaski_journal_bytes").set(seen.journal.bytes as f64);
+    gauge!("chaski_journal_snapshot_bytes").set(seen.journal.snapshot_bytes as f64);
+    gauge!("chaski_journal_segments").set(seen.journal.segments as f64);
+    gauge!("chaski_journal_free_bytes").set(seen.journal.free_bytes as f64);
+}
+
+fn quic(connections: &[quinn::ConnectionStats]) {
+    let lost: u64 = connections.iter().map(|stats| stats.path.lost_packets).sum();
+    let rtt: f64 = connections.iter().map(|stats| stats.path.rtt.as_secs_f64()).sum();
+    gauge!("chaski_quic_connections").set(connections.len() as f64);
+    gauge!("chaski_quic_packets_lost").set(lost as f64);
+    gauge!("chaski_quic_rtt_seconds_sum").set(rtt);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(queues: Vec<QueueStats>) -> Seen {
+        Seen {
+            queues,
+            dedup_window_ms: 120_000,
+            dedup_entries: 3,
+            replies_late: 4,
+            subscription_dropped: 5,
+            rules_version: 6,
+            alarms: Vec::new(),
+            journal: JournalInfo::default(),
+            connections: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_scrape_has_counters_histograms_and_gauges() {
+        recorder();
+        let mut counts = PublishCounts::default();
+        counts.add(&Ok(Confirmation { routed: 1, ..Confirmation::default() }));
+        counts.add(&Ok(Confirmation { duplicate: true, ..Confirmation::default() }));
+        counts.add(&Err(PublishError::DiskLow));
+        counts.record();
+        synced(4096, Duration::from_millis(2));
+        let text = render(&seen(Vec::new()));
+        for line in [
+            "chaski_publishes_total{outcome=\"routed\"}",
+            "chaski_publishes_total{outcome=\"duplicate\"}",
+            "chaski_publishes_total{outcome=\"disk_low\"}",
+            "chaski_journal_fsync_seconds_bucket{le=\"0.0025\"}",
+            "chaski_journal_batch_bytes_count",
+            "chaski_dedup_window_seconds 120",
+            "chaski_replies_late_total 4",
+            "chaski_quic_connections 0",
+        ] {
+            assert!(text.lines().any(|found| found.starts_with(line)), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_leaves_no_gauge() {
+        let stats = QueueStats { name: "billing".into(), ready: 7, ..QueueStats::default() };
+        let with = render(&seen(vec![stats]));
+        assert!(with.contains("chaski_queue_messages{queue=\"billing\",state=\"ready\"} 7"), "{with}");
+        assert!(!render(&seen(Vec::new())).contains("billing"));
+    }
+}

@@ -1,0 +1,249 @@
+//! Whether a document has the shape that its structs ask for: every key, type, unit, name and range, all errors at once, each at its
+//! place. It walks TOML and JSON Schema side by side, so a new key needs nothing here.
+
+use std::sync::LazyLock;
+
+use chaski_protocol::{MAX_QUEUE_NAME, check_pattern, check_topic, parse_duration, parse_size};
+use schemars::generate::SchemaSettings;
+use serde_json::Value as Json;
+use toml_edit::{Item, Table, TableLike, Value};
+
+use super::document::Document;
+use super::errors::{Collector, nearest};
+
+/// The document's JSON Schema, with everything in its place.
+pub(super) static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<Document>();
+    schema.insert("title".to_owned(), "chaski rules".into());
+    schema.to_value()
+});
+
+/// Checks the whole document.
+pub(super) fn check(root: &Table, errors: &mut Collector<'_>) {
+    Walk { errors }.table("", root, &SCHEMA);
+}
+
+/// Reports a name that no ordinary queue can have.
+fn queue_name_problem(name: &str) -> Option<String> {
+    if name == "chaski" || name.ends_with(".dlq") {
+        return Some(format!(
+            "queue name `{name}` is reserved: `chaski` and names that end in `.dlq` are the router's own"
+        ));
+    }
+    if name.starts_with('$') {
+        return Some(format!(
+            "queue name `{name}` is reserved: topics that begin with `$` are the router's own"
+        ));
+    }
+    if name.len() > MAX_QUEUE_NAME {
+        return Some(format!("a queue name has at most {MAX_QUEUE_NAME} bytes, this one {}", name.len()));
+    }
+    check_topic(name).err().map(|error| format!("a queue name is a topic: {error}"))
+}
+
+/// What a key takes, in words; shared by errors and RULES.md.
+pub(super) fn type_name(schema: &Json) -> String {
+    if let Some(values) = words(schema) {
+        return values.iter().map(|value| format!("`\"{value}\"`")).collect::<Vec<_>>().join(", ");
+    }
+    if let Some(alternatives) = schema["oneOf"].as_array() {
+        return alternatives.iter().map(type_name).collect::<Vec<_>>().join(" or ");
+    }
+    match (schema["type"].as_str(), schema["format"].as_str()) {
+        (Some("string"), Some(format @ ("duration" | "size" | "pattern"))) => format!("a {format}"),
+        (Some("string"), _) => "a string".to_owned(),
+        (Some("integer"), _) => "a whole number".to_owned(),
+        (Some("boolean"), _) => "`true` or `false`".to_owned(),
+        (Some("array"), _) => format!("a list of {}s", type_name(&schema["items"]).trim_start_matches("a ")),
+        _ => "a table".to_owned(),
+    }
+}
+
+/// The range of a key, in words.
+pub(super) fn range_name(schema: &Json) -> Option<String> {
+    let bound = |key: &str| match &schema[key] {
+        Json::Null => None,
+        Json::String(text) => Some(text.clone()),
+        // schemars writes the bounds of `u64` itself, which say nothing.
+        number => number.as_u64().filter(|number| *number > 0).map(|number| number.to_string()),
+    };
+    let least = bound("x-min").or_else(|| bound("minimum")).or_else(|| bound("minItems"));
+    let most = bound("x-max").or_else(|| bound("maximum")).or_else(|| bound("maxItems"));
+    match (least, most) {
+        (Some(least), Some(most)) => Some(format!("{least} to {most}")),
+        (Some(least), None) => Some(format!("at least {least}")),
+        (None, Some(most)) => Some(format!("at most {most}")),
+        (None, None) => None,
+    }
+}
+
+/// The values of a key that takes one of a few words.
+fn words(schema: &Json) -> Option<Vec<&str>> {
+    if let Some(word) = schema["const"].as_str() {
+        return Some(vec![word]);
+    }
+    schema["enum"].as_array().map(|values| values.iter().filter_map(Json::as_str).collect())
+}
+
+struct Walk<'e, 's> {
+    errors: &'e mut Collector<'s>,
+}
+
+impl Walk<'_, '_> {
+    fn table(&mut self, path: &str, table: &dyn TableLike, schema: &Json) {
+        let known = schema["properties"].as_object();
+        if let Some(most) = schema["maxProperties"].as_u64().filter(|most| table.len() as u64 > *most) {
+            let offset = table.iter().next().map_or(0, |(key, _)| key_offset(table, key));
+            self.errors.add(
+                offset,
+                format!("`{path}` has {} entries, where at most {most} are allowed", table.len()),
+            );
+        }
+        for (key, item) in table.iter() {
+            let inner = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            match known.and_then(|known| known.get(key)) {
+                Some(schema) => self.item(&inner, item, schema),
+                None if schema["additionalProperties"].is_object() => {
+                    if schema["propertyNames"]["format"] == "queue-name"
+                        && let Some(problem) = queue_name_problem(key)
+                    {
+                        self.errors.add(key_offset(table, key), problem);
+                    }
+                    self.item(&inner, item, &schema["additionalProperties"]);
+                }
+                None => {
+                    let names: Vec<&str> =
+                        known.into_iter().flat_map(|known| known.keys()).map(String::as_str).collect();
+                    let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
+                    let hint = nearest(key, &names);
+                    self.errors.add(key_offset(table, key), format!("unknown key `{key}`{place}; {hint}"));
+                }
+            }
+        }
+    }
+
+    fn item(&mut self, path: &str, item: &Item, schema: &Json) {
+        let offset = item.span().map_or(0, |span| span.start);
+        if schema["type"] == "object" {
+            return match item.as_table_like() {
+                Some(table) => self.table(path, table, schema),
+                None => self.mismatch(path, offset, item.type_name(), schema),
+            };
+        }
+        match item.as_value() {
+            Some(value) => self.value(path, value, schema),
+            None => self.mismatch(path, offset, item.type_name(), schema),
+        }
+    }
+
+    fn value(&mut self, path: &str, value: &Value, schema: &Json) {
+        let offset = value.span().map_or(0, |span| span.start);
+        if let Some(alternatives) = schema["oneOf"].as_array() {
+            // The alternative of the same kind is the one that was meant.
+            let kind = if value.is_str() { "string" } else { "integer" };
+            let meant = alternatives.iter().find(|alternative| alternative["type"] == kind);
+            return match (meant, value) {
+                (Some(meant), Value::Integer(number)) => {
+                    let word = alternatives.iter().find_map(|alternative| alternative["const"].as_str());
+                    self.integer(path, offset, *number.value(), meant, word);
+                }
+                (Some(meant), Value::String(_)) => self.value(path, value, meant),
+                _ => self.mismatch(path, offset, value.type_name(), schema),
+            };
+        }
+        match (schema["type"].as_str(), value) {
+            (Some("string"), Value::String(text)) => self.text(path, offset, text.value(), schema),
+            (Some("integer"), Value::Integer(number)) => {
+                self.integer(path, offset, *number.value(), schema, None)
+            }
+            (Some("boolean"), Value::Boolean(_)) => {}
+            (Some("array"), Value::Array(array)) => {
+                let fits = |bound: &str, ok: fn(u64, u64) -> bool| {
+                    schema[bound].as_u64().is_none_or(|bound| ok(array.len() as u64, bound))
+                };
+                if !fits("minItems", |len, least| len >= least) || !fits("maxItems", |len, most| len <= most)
+                {
+                    let range = range_name(schema).unwrap_or_default();
+                    self.errors
+                        .add(offset, format!("`{path}` has {} entries; it takes {range}", array.len()));
+                }
+                for (index, value) in array.iter().enumerate() {
+                    self.value(&format!("{path}[{index}]"), value, &schema["items"]);
+                }
+            }
+            (_, value) => self.mismatch(path, offset, value.type_name(), schema),
+        }
+    }
+
+    fn mismatch(&mut self, path: &str, offset: usize, found: &str, schema: &Json) {
+        let example = match schema["examples"][0].as_str() {
+            Some(example) if found == "integer" => format!(" with its unit, such as \"{example}\""),
+            Some(example) => format!(", such as \"{example}\""),
+            None => String::new(),
+        };
+        self.errors.add(
+            offset,
+            format!(
+                "`{path}` takes {}{example}, and this is {found}",
+                type_name(schema),
+                found = article(found)
+            ),
+        );
+    }
+
+    fn text(&mut self, path: &str, offset: usize, text: &str, schema: &Json) {
+        if let Some(words) = words(schema) {
+            if !words.contains(&text) {
+                self.errors.add(offset, format!("`{path}` cannot be \"{text}\"; {}", nearest(text, &words)));
+            }
+            return;
+        }
+        let parse = match schema["format"].as_str() {
+            Some("duration") => |text: &str| parse_duration(text).map_err(|error| error.to_string()),
+            Some("size") => |text: &str| parse_size(text).map_err(|error| error.to_string()),
+            Some("pattern") => {
+                if let Err(error) = check_pattern(text) {
+                    self.errors.add(offset, format!("`{path}`: {error}"));
+                }
+                return;
+            }
+            _ => return,
+        };
+        let bound = |key: &str| schema[key].as_str().and_then(|bound| parse(bound).ok());
+        match parse(text) {
+            Err(error) => self.errors.add(offset, format!("`{path}`: {error}")),
+            Ok(number) => {
+                if bound("x-min").is_some_and(|least| number < least)
+                    || bound("x-max").is_some_and(|most| number > most)
+                {
+                    let range = range_name(schema).unwrap_or_default();
+                    self.errors.add(offset, format!("`{path}` is \"{text}\"; it takes {range}"));
+                }
+            }
+        }
+    }
+
+    /// `word`: what may stand there instead of a number.
+    fn integer(&mut self, path: &str, offset: usize, number: i64, schema: &Json, word: Option<&str>) {
+        let least = schema["minimum"].as_i64().unwrap_or(0);
+        let most = schema["maximum"].as_u64().unwrap_or(u64::MAX);
+        if number < least || u64::try_from(number).is_ok_and(|number| number > most) {
+            let range = range_name(schema).unwrap_or_else(|| "0 or more".to_owned());
+            let word = word.map(|word| format!(", or \"{word}\" written out")).unwrap_or_default();
+            self.errors.add(offset, format!("`{path}` is {number}; it takes {range}{word}"));
+        }
+    }
+}
+
+fn key_offset(table: &dyn TableLike, key: &str) -> usize {
+    table.get_key_value(key).and_then(|(key, _)| key.span()).map_or(0, |span| span.start)
+}
+
+fn article(kind: &str) -> String {
+    match kind {
+        "integer" | "array" | "array of tables" | "inline table" => format!("an {kind}"),
+        "none" => "nothing".to_owned(),
+        _ => format!("a {kind}"),
+    }
+}

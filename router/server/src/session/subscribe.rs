@@ -1,0 +1,85 @@
+//! A subscription's stream: messages as they pass, the drop count with them, until the client finishes its side.
+
+use std::sync::Arc;
+
+use chaski_broker::{Command, SubscriptionId};
+use chaski_protocol::frames::{INBOX_PREFIX, Opening, Passed as PassedFrame, inbox_prefix};
+use chaski_protocol::{Code, Refusal, check_pattern, encode_frame};
+use quinn::SendStream;
+use tokio::sync::mpsc;
+
+use crate::session::connection::Peer;
+use crate::session::frames::{Ended, FrameReader, answer, refuse, write};
+use crate::shard::{Input, Passed};
+
+pub(crate) async fn serve(
+    peer: &Arc<Peer>,
+    send: &mut SendStream,
+    mut frames: FrameReader,
+    pattern: &str,
+) -> Ended {
+    if let Err(refusal) = check(peer, pattern) {
+        refuse(send, &refusal).await;
+        return Ended::Finished;
+    }
+    let (sender, mut passed) = mpsc::unbounded_channel();
+    let subscription = SubscriptionId(peer.shard.next_id());
+    let open = Input::OpenSubscription {
+        subscription,
+        connection: peer.id,
+        pattern: pattern.to_owned(),
+        passed: sender,
+    };
+    if peer.shard.send(open).await.is_err() {
+        return Ended::Stopped;
+    }
+    // Once a look at the state has come back, the subscription stands: a publish after `Opened` reaches it.
+    if peer.shard.inspect(|_| ()).await.is_err() {
+        return Ended::Stopped;
+    }
+    let mut ended = answer(send, &Opening::Opened, &[]).await;
+    while ended.is_ok() {
+        ended = tokio::select! {
+            biased;
+            filled = frames.fill() => match filled {
+                Ok(()) => Err(Ended::Broken(Refusal::new(Code::UnknownFrame, "nothing follows Subscribe"))),
+                Err(ended) => Err(ended),
+            },
+            messages = passed.recv() => match messages {
+                Some(messages) => pass(peer, subscription, send, messages).await,
+                None => Err(Ended::Stopped),
+            },
+        };
+    }
+    let _ = peer.shard.send(Input::CloseSubscription(subscription)).await;
+    ended.expect_err("the loop ends with the stream")
+}
+
+async fn pass(
+    peer: &Peer,
+    subscription: SubscriptionId,
+    send: &mut SendStream,
+    messages: Vec<Passed>,
+) -> Result<(), Ended> {
+    let count = messages.len() as u32;
+    let mut out = Vec::new();
+    for Passed { body, dropped } in messages {
+        encode_frame(&PassedFrame::Message { dropped }, &[&body], &mut out);
+    }
+    write(send, out).await?;
+    Ok(peer.shard.command(Command::Taken { subscription, count }).await?)
+}
+
+/// Any pattern that may be bound, and the client's own inboxes.
+fn check(peer: &Peer, pattern: &str) -> Result<(), Refusal> {
+    if pattern.starts_with(INBOX_PREFIX) {
+        let client = peer.client.borrow().expect("streams are served after hello");
+        let own = format!("{}>", inbox_prefix(client));
+        if pattern == own {
+            return Ok(());
+        }
+        let detail = format!("inboxes are private: this client may subscribe to `{own}` only");
+        return Err(Refusal::new(Code::Reserved, detail));
+    }
+    check_pattern(pattern).map_err(|error| Refusal::new(error.code, error.detail))
+}
