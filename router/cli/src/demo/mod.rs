@@ -1,0 +1,303 @@
+//! `chaski demo`: a router with rules, a week of earthquakes, a crash in the middle, and counts that add up. It needs nothing
+//! running and leaves nothing behind.
+
+mod consumers;
+mod counts;
+mod events;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use chaski_client::{Client, Published};
+use chaski_protocol::Code;
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use crate::child::{Router, Setup};
+use crate::context::Context;
+use crate::failure::fail;
+use crate::out;
+use consumers::Seen;
+use counts::Counts;
+use events::Event;
+
+/// Far above the 15 s that it takes: a demo that hangs says so.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often the router is asked whether its queues are empty.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A router, a week of earthquakes, a crash, and counts that add up
+///
+/// Starts a router of its own in a temporary directory, publishes 1,707 seismic events, kills the router in the middle,
+/// and shows what arrived where. Needs nothing running. Exit code 1 when a count is off.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  chaski demo")]
+pub(crate) struct Args {}
+
+/// Runs the demo to its end, or to Ctrl-C; the router goes with it either way.
+pub(crate) async fn run(_args: &Args, context: &Context) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        ended = tokio::time::timeout(PATIENCE, play(context.json)) => {
+            ended.context("the demo did not end within 2 minutes")?
+        }
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            Err(interruption())
+        }
+        _ = terminate.recv() => Err(interruption()),
+    }
+}
+
+fn interruption() -> anyhow::Error {
+    fail(Code::ShuttingDown, "interrupted; the demo's router is stopped")
+}
+
+/// Tells on stdout what happens, with the time; silent when the answer is JSON.
+struct Narrator {
+    begun: Instant,
+    silent: bool,
+}
+
+impl Narrator {
+    fn say(&self, line: impl AsRef<str>) {
+        if !self.silent {
+            // Nobody reads any more: the demo goes on, and its end says whether all was well.
+            let _ = out::text(format!("{:>6.2} s  {}", self.begun.elapsed().as_secs_f64(), line.as_ref()));
+        }
+    }
+}
+
+async fn play(json: bool) -> anyhow::Result<()> {
+    let narrator = Narrator { begun: Instant::now(), silent: json };
+    let events = events::all()?;
+    let directory = tempfile::Builder::new().prefix("chaski-demo-").tempdir()?;
+    let rules = directory.path().join("earthquakes.toml");
+    std::fs::write(&rules, events::RULES)?;
+    let setup = Setup { rules: Some(rules), ..Setup::new(directory.path()) };
+
+    let router = Router::start(setup).await?;
+    narrator.say(format!("a router listens on {} (process {})", router.url(), router.pid()));
+    let client = Client::builder().ca_file(router.setup().ca()).connect(router.url()).await?;
+    let mut stage = Stage { narrator, client, events, counts: Counts::default() };
+    let router = stage.tell(router).await?;
+
+    stage.client.close().await;
+    router.stop().await?;
+    stage.close(json)
+}
+
+/// What the acts share.
+struct Stage {
+    narrator: Narrator,
+    client: Client,
+    events: Vec<Event>,
+    counts: Counts,
+}
+
+impl Stage {
+    async fn tell(&mut self, router: Router) -> anyhow::Result<Router> {
+        self.counts.events = self.events.len() as u64;
+        let queues = self.client.admin().queue_list().await?.len();
+        self.narrator.say(format!(
+            "its rules: {queues} queues, one in order for each of 12 networks, then watch, alerts and blasts"
+        ));
+        let seen = Seen::new(&self.events);
+        let mut tasks = consumers::start(&self.client, &self.events, &seen).await?;
+        self.narrator.say("14 consumers wait, each on its own QUIC stream");
+
+        let router = self.publish_with_a_crash(router, &seen).await?;
+        self.publish_again().await?;
+        tokio::select! {
+            settled = self.wait_until_settled(&seen) => settled?,
+            Some(ended) = tasks.join_next() => {
+                ended??;
+                bail!("a consumer ended before its queue was empty")
+            }
+        }
+        tasks.shutdown().await;
+        self.alerts(&seen).await?;
+        self.dead_letters().await?;
+        let queues = self.client.admin().queue_list().await?;
+        self.counts.left = queues.iter().map(|queue| queue.messages + queue.dead).sum();
+        Ok(router)
+    }
+
+    /// Publishes everything; in the middle the router dies, with publishes unconfirmed and deliveries out.
+    async fn publish_with_a_crash(&mut self, router: Router, seen: &Seen) -> anyhow::Result<Router> {
+        let half = self.events.len() / 2;
+        let first = confirmed(self.send(&self.events[..half]).await?).await?;
+        self.count_confirmed(&first);
+        self.narrator.say(format!("{} events published, each confirmed when it was on disk", first.len()));
+        let quarter = self.events.len() as u64 / 8;
+        seen.until(|seen| processed(seen) >= quarter).await;
+        let before = processed(&seen.lock());
+
+        // Sent, and not waited for: the router is killed with these under way.
+        let mut under_way = self.send(&self.events[half..]).await?;
+        let killed = Instant::now();
+        let pid = router.pid();
+        let setup = router.kill().await?;
+        let mut lucky = Vec::new();
+        under_way = {
+            let mut waiting = Vec::new();
+            for mut confirm in under_way {
+                match futures::poll!(&mut confirm) {
+                    std::task::Poll::Ready(published) => lucky.push(published?),
+                    std::task::Poll::Pending => waiting.push(confirm),
+                }
+            }
+            waiting
+        };
+        self.count_confirmed(&lucky);
+        self.counts.unconfirmed_at_kill = under_way.len() as u64;
+        self.narrator.say(format!(
+            "SIGKILL to process {pid}: {before} events were processed, {} publishes had no confirm",
+            under_way.len()
+        ));
+
+        let router = Router::start(setup).await?;
+        self.counts.restart_ms = killed.elapsed().as_millis() as u64;
+        self.narrator.say(format!(
+            "restarted as process {}, same data: listening {} ms after the kill",
+            router.pid(),
+            self.counts.restart_ms
+        ));
+        let rest = confirmed(under_way).await?;
+        self.count_confirmed(&rest);
+        self.narrator.say(format!(
+            "the client reconnected by itself and sent those {} again, under the same ids: confirmed",
+            rest.len()
+        ));
+        Ok(router)
+    }
+
+    /// A confirm counts however it came: a publish that was stored before the crash is confirmed as a duplicate after it.
+    fn count_confirmed(&mut self, published: &[Published]) {
+        self.counts.confirmed += published.len() as u64;
+    }
+
+    /// The same events again: all are known.
+    async fn publish_again(&mut self) -> anyhow::Result<()> {
+        let again = confirmed(self.send(&self.events).await?).await?;
+        self.counts.duplicates = again.iter().filter(|published| published.duplicate).count() as u64;
+        self.narrator.say(format!(
+            "all {} published once more: {} confirmed as duplicates, none stored twice",
+            again.len(),
+            self.counts.duplicates
+        ));
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        events: &[Event],
+    ) -> anyhow::Result<
+        Vec<impl Future<Output = Result<Published, chaski_client::PublishError>> + Unpin + use<>>,
+    > {
+        let mut confirms = Vec::with_capacity(events.len());
+        for event in events {
+            confirms.push(self.client.publish_pipelined(event.message()).await?);
+        }
+        Ok(confirms)
+    }
+
+    /// Until the consumers have seen everything and the router holds nothing but alerts and dead letters.
+    async fn wait_until_settled(&mut self, seen: &Seen) -> anyhow::Result<()> {
+        let total = self.counts.events;
+        seen.until(|seen| processed(seen) >= total && seen.watched.len() as u64 >= total).await;
+        loop {
+            let queues = self.client.admin().queue_list().await?;
+            let busy =
+                |queue: &chaski_protocol::admin::QueueView| queue.name != "alerts" && queue.messages > 0;
+            if !queues.iter().any(busy) {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let seen = seen.lock();
+        self.counts.networks = seen.networks.clone();
+        self.counts.kinds = seen.kinds.clone();
+        self.counts.alerts = seen.watched.values().filter(|strong| **strong).count() as u64;
+        self.counts.quiet = seen.watched.values().filter(|strong| !**strong).count() as u64;
+        let again: u64 = seen.networks.values().map(|network| network.again).sum();
+        self.narrator.say(format!(
+            "all {total} went through their network's queue, each network in order; {again} came twice because of the crash"
+        ));
+        Ok(())
+    }
+
+    async fn alerts(&mut self, seen: &Seen) -> anyhow::Result<()> {
+        let stored = self.client.admin().queue_show("alerts").await?.messages;
+        consumers::take_alerts(&self.client, stored, seen).await?;
+        let seen = seen.lock();
+        let about: std::collections::HashSet<&str> =
+            seen.alerts.iter().map(|alert| alert.event.as_str()).collect();
+        // Twice the same event would be one alert too many, and one event too few.
+        self.counts.alerts_received = seen.alerts.len() as u64;
+        anyhow::ensure!(about.len() == seen.alerts.len(), "an event was copied to alerts twice");
+        self.narrator.say(format!(
+            "{stored} of magnitude {} and more were copied to alerts, each in one transaction with its ack",
+            events::STRONG
+        ));
+        if let Some(alert) = seen.alerts.iter().max_by(|one, other| one.magnitude.total_cmp(&other.magnitude))
+        {
+            self.narrator.say(format!("the strongest: {}, {}", alert.magnitude, alert.place));
+        }
+        Ok(())
+    }
+
+    async fn dead_letters(&mut self) -> anyhow::Result<()> {
+        let admin = self.client.admin();
+        let letters = admin.dlq_show("blasts", 0, 1000).await?;
+        self.counts.dead = letters.len() as u64;
+        let reason = letters.first().and_then(|letter| letter.reason.clone()).unwrap_or_default();
+        let detail = letters.first().and_then(|letter| letter.detail.clone()).unwrap_or_default();
+        self.narrator.say(format!(
+            "{} explosions and quarry blasts lie in blasts.dlq: {reason} ({detail} …)",
+            letters.len()
+        ));
+        self.counts.redriven = admin.dlq_redrive("blasts").await?.count;
+        self.counts.accepted = consumers::take_blasts(&self.client, self.counts.redriven).await?;
+        self.narrator
+            .say(format!("redriven: {} go back, and a kinder consumer takes them", self.counts.redriven));
+        Ok(())
+    }
+
+    /// The table or the object, and what does not add up.
+    fn close(mut self, json: bool) -> anyhow::Result<()> {
+        self.counts.elapsed_ms = self.narrator.begun.elapsed().as_millis() as u64;
+        let strong = self.events.iter().filter(|event| event.is_strong()).count() as u64;
+        let blasts = self.events.iter().filter(|event| event.kind() != "earthquake").count() as u64;
+        let problems = self.counts.problems(strong, blasts);
+        if json {
+            out::json(&self.counts)?;
+        } else {
+            out::text(format!("\n{}", self.counts.table()))?;
+        }
+        if !problems.is_empty() {
+            bail!("the counts don't add up: {}", problems.join("; "));
+        }
+        if !json {
+            out::text(format!(
+                "{} published, {} arrived, nothing lost, nothing twice: {:.1} s",
+                self.counts.confirmed,
+                self.counts.events,
+                self.counts.elapsed_ms as f64 / 1000.0
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+fn processed(seen: &consumers::Inner) -> u64 {
+    seen.networks.values().map(|network| network.processed).sum()
+}
+
+/// All confirms, in order, or the first error.
+async fn confirmed<F>(confirms: Vec<F>) -> anyhow::Result<Vec<Published>>
+where
+    F: Future<Output = Result<Published, chaski_client::PublishError>>,
+{
+    Ok(futures::stream::iter(confirms).then(|confirm| confirm).try_collect().await?)
+}
