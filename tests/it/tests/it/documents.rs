@@ -1,0 +1,173 @@
+//! The documents say what is so: the README's tour runs, what ARCHITECTURE.md names exists, links lead somewhere.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use chaski_it::{Router, Setup, binary, root, run};
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// One command of the tour, and the output that the README shows below it.
+#[derive(Debug)]
+struct Step {
+    command: String,
+    shown: Vec<String>,
+}
+
+/// The `console` blocks of the tour, in their order.
+fn tour(readme: &str) -> Vec<Step> {
+    let (_, tour) = readme.split_once("## A five-minute tour").expect("the README has a tour");
+    let (tour, _) = tour.split_once("\n## ").expect("something follows the tour");
+    let mut steps: Vec<Step> = Vec::new();
+    for block in tour.split("```console\n").skip(1) {
+        let (block, _) = block.split_once("```").expect("blocks are closed");
+        for line in block.lines() {
+            match (line.strip_prefix("$ "), steps.last_mut()) {
+                (Some(command), _) => steps.push(Step { command: command.to_owned(), shown: Vec::new() }),
+                (None, Some(step)) => step.shown.push(line.to_owned()),
+                (None, None) => panic!("`{line}` stands before any command"),
+            }
+        }
+    }
+    steps
+}
+
+/// Whether a line is what is shown; `…` stands for anything, and runs of spaces are one.
+fn matches(shown: &str, line: &str) -> bool {
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (shown, line) = (squeeze(shown), squeeze(line));
+    let mut rest = line.as_str();
+    let mut parts = shown.split('…').map(str::trim).peekable();
+    let first = parts.next().unwrap_or_default();
+    let Some(after) = rest.strip_prefix(first) else { return false };
+    rest = after;
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        match rest.find(part) {
+            Some(at) if parts.peek().is_some() => rest = &rest[at + part.len()..],
+            Some(_) => return rest.ends_with(part),
+            None => return false,
+        }
+    }
+    true
+}
+
+#[test]
+fn the_readmes_tour_does_what_it_shows() {
+    let steps = tour(&read("README.md"));
+    assert!(steps.len() >= 15, "{steps:#?}");
+    let setup = Setup::default();
+    let directory = setup.path("");
+    let mut router: Option<Router> = None;
+    let mut setup = Some(setup.data(directory.join("chaski-data")));
+    let mut path = binary("chaski").parent().expect("programs lie in a directory").as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    for Step { command, shown } in steps {
+        if command.starts_with("chaski serve") {
+            assert_eq!(command, "chaski serve --dev");
+            router = Some(setup.take().expect("one router at a time").start());
+            continue;
+        }
+        let running = router.as_ref().expect("a router is started first");
+        if command.starts_with("kill -9") {
+            // The tour's own words, with the lock file that it names.
+            let output = run(shell(&command, &directory, &path, running), b"").ok();
+            drop(output);
+            setup = router.take().map(Router::kill);
+            continue;
+        }
+        let output = run(shell(&command, &directory, &path, running), b"").ok();
+        let mut lines = output.stdout.lines();
+        for shown in &shown {
+            assert!(
+                lines.any(|line| matches(shown, line)),
+                "`{command}` should print `{shown}`, not\n{}",
+                output.stdout
+            );
+        }
+    }
+    // What the tour left running in the background ends with its router.
+    drop(router);
+}
+
+fn shell(command: &str, directory: &Path, path: &std::ffi::OsStr, router: &Router) -> Command {
+    let mut shell = Command::new("sh");
+    // A command that stays in the background must not hold our end of its output open.
+    let command = match command.strip_suffix(" &") {
+        Some(background) => format!("{background} >/dev/null 2>&1 &"),
+        None => command.to_owned(),
+    };
+    shell.arg("-c").arg(command).current_dir(directory).env("PATH", path);
+    shell.env("CHASKI_URL", router.url()).env("XDG_CONFIG_HOME", router.setup().config());
+    shell
+}
+
+#[test]
+fn a_shown_line_is_compared_whole_but_for_ellipses() {
+    assert!(matches("a  b", "a b"));
+    assert!(matches("stored … (sequence …)", "stored 1234 (sequence 7)"));
+    assert!(!matches("stored … (sequence …)", "stored 1234"));
+    assert!(!matches("a", "a b"));
+    assert!(!matches("a … c", "a b d"));
+    assert!(matches("…", "anything"));
+}
+
+#[test]
+fn the_two_commands_are_what_the_check_runs() {
+    let readme = read("README.md");
+    assert!(readme.lines().any(|line| line.starts_with("cargo run --release -p chaski -- demo")));
+    let test = readme.lines().filter(|line| line.starts_with("cargo test")).count();
+    assert_eq!(test, 1, "`.ci/run` takes the one line that begins with `cargo test`");
+    assert!(read(".ci/run").contains("README.md"));
+}
+
+#[test]
+fn every_crate_that_the_architecture_names_exists_and_every_crate_is_named() {
+    let manifest = read("Cargo.toml");
+    let (_, members) = manifest.split_once("members = [").expect("the workspace has members");
+    let (members, _) = members.split_once(']').expect("the list is closed");
+    let mut crates = BTreeSet::new();
+    for member in members.split('"').skip(1).step_by(2) {
+        let manifest = read(&format!("{member}/Cargo.toml"));
+        let name =
+            manifest.lines().find_map(|line| line.strip_prefix("name = \"")).expect("a crate has a name");
+        crates.insert((name.trim_end_matches('"').to_owned(), member.to_owned()));
+    }
+    let architecture = read("ARCHITECTURE.md");
+    let rows = architecture.lines().filter(|line| line.starts_with("| `chaski"));
+    let named: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let mut words = row.split('`').skip(1).step_by(2);
+            let name = words.next().expect("a row names a crate").to_owned();
+            (name, words.next().expect("a row says where it is").to_owned())
+        })
+        .collect();
+    assert_eq!(named, crates);
+}
+
+#[test]
+fn every_path_that_the_documents_name_exists() {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"] {
+        let text = read(document);
+        let here = root().join(document);
+        let here = here.parent().expect("documents lie in a directory");
+        for link in text.split("](").skip(1) {
+            let (link, _) = link.split_once(')').expect("links are closed");
+            if !link.starts_with("http") && !link.starts_with('#') {
+                let path = link.split('#').next().unwrap_or(link);
+                assert!(here.join(path).exists(), "{document} links to {link}");
+            }
+        }
+    }
+    for word in read("ARCHITECTURE.md").split('`').skip(1).step_by(2) {
+        if word.starts_with("router/") || word.starts_with("sdk/") || word.starts_with("tests/") {
+            assert!(root().join(word).exists(), "ARCHITECTURE.md names {word}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The programs that come with it: the examples, the demo, the benchmarks.
+
+use std::process::Command;
+
+use chaski_it::{Router, Setup, binary, root, run};
+use serde_json::json;
+
+/// Runs an example twice: it ends by itself, and can be run again.
+#[track_caller]
+fn example(name: &str) {
+    let router = Router::start();
+    for _ in 0..2 {
+        let mut command = Command::new(binary(name));
+        command.env("CHASKI_URL", router.url()).env("XDG_CONFIG_HOME", router.setup().config());
+        let output = run(command.into_in(&router), b"").ok();
+        assert!(!output.stdout.is_empty(), "it says what it did");
+    }
+}
+
+/// A command that runs in the test's own directory.
+trait In {
+    fn into_in(self, router: &Router) -> Command;
+}
+
+impl In for Command {
+    fn into_in(mut self, router: &Router) -> Command {
+        self.current_dir(router.setup().path(""));
+        self
+    }
+}
+
+macro_rules! examples {
+    ($($test:ident $name:literal;)*) => {
+        const EXAMPLES: &[&str] = &[$($name),*];
+        $(#[test]
+        fn $test() {
+            example($name);
+        })*
+    };
+}
+
+examples! {
+    the_example_hello_runs "hello";
+    the_example_work_queue_runs "work-queue";
+    the_example_publish_subscribe_runs "publish-subscribe";
+    the_example_ordered_by_key_runs "ordered-by-key";
+    the_example_request_reply_runs "request-reply";
+    the_example_dead_letters_runs "dead-letters";
+    the_example_exactly_once_pipeline_runs "exactly-once-pipeline";
+    the_example_idempotent_consumer_runs "idempotent-consumer";
+}
+
+#[test]
+fn every_example_is_run_by_a_test_and_is_short() {
+    let mut names: Vec<String> = std::fs::read_dir(root().join("examples/src/bin"))
+        .expect("the examples are there")
+        .map(|file| file.expect("it can be listed").path())
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).expect("it is text");
+            assert!(text.lines().count() < 80, "{} is too long for an example", path.display());
+            path.file_stem().and_then(|name| name.to_str()).expect("a plain name").to_owned()
+        })
+        .collect();
+    names.sort();
+    let mut tested: Vec<&str> = EXAMPLES.to_vec();
+    tested.sort_unstable();
+    assert_eq!(names, tested);
+}
+
+#[test]
+fn the_demo_ends_with_counts_that_add_up() {
+    let setup = Setup::default();
+    let counts = run(setup.command(&["demo", "--json"]), b"").ok().one();
+    assert_eq!(counts["events"], 1707, "{counts}");
+    assert_eq!(counts["confirmed"], 1707);
+    assert_eq!(counts["duplicates"], 1707);
+    assert_eq!(counts["alerts"], 85);
+    assert_eq!((&counts["dead"], &counts["redriven"]), (&json!(28), &json!(28)));
+    assert_eq!(counts["left"], 0);
+    let networks = counts["networks"].as_object().expect("counts by network");
+    let processed: u64 =
+        networks.values().map(|network| network["processed"].as_u64().expect("a count")).sum();
+    assert_eq!((networks.len(), processed), (12, 1707));
+}
+
+#[test]
+fn the_demo_tells_its_story() {
+    let setup = Setup::default();
+    let output = run(setup.command(&["demo"]), b"").ok();
+    assert!(output.stdout.contains("1707") || output.stdout.contains("1,707"), "{}", output.stdout);
+    assert!(output.stdout.contains("SIGKILL"), "{}", output.stdout);
+}
+
+#[test]
+fn benchmarks_report_rate_and_latencies() {
+    let router = Router::start();
+    for work in ["publish", "consume", "roundtrip", "request"] {
+        let lines = router.all(&["bench", work, "--count", "300"]);
+        let result = lines.iter().find(|line| line["work"] == work).unwrap_or_else(|| panic!("{lines:?}"));
+        for field in ["per_second", "p50_us", "p99_us", "p999_us"] {
+            assert!(result[field].as_f64().is_some_and(|number| number > 0.0), "{field} in {result}");
+        }
+    }
+    assert_eq!(router.all(&["queue", "list"]).len(), 0, "benchmarks clean up");
+}
