@@ -1,5 +1,5 @@
 //! How fast the state machine alone is, and how much memory a backlog takes: `cargo run --release -p chaski-broker --example
-//! rate [MESSAGES [flow | backlog]]`. Records are thrown away; journaling them is somebody else's work.
+//! rate [MESSAGES [flow | backlog | keys | wide]]`. Records are thrown away; journaling them is somebody else's work.
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,
@@ -20,12 +20,95 @@ const TOPIC: &[u8] = b"orders.eu.created";
 fn main() {
     let messages: usize = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(5_000_000);
     let which = std::env::args().nth(2);
-    if which.as_deref() != Some("backlog") {
+    let wanted = |name| which.as_deref().is_none_or(|which| which == name);
+    if wanted("flow") {
         flow(messages / 5);
     }
-    if which.as_deref() != Some("flow") {
+    if wanted("backlog") {
         backlog(messages);
     }
+    if wanted("keys") {
+        keys(messages / 5);
+    }
+    if wanted("wide") {
+        wide();
+    }
+}
+
+/// Publishes into a queue ordered by key, each message with a key of its own, and a snapshot of as many parked keys.
+fn keys(messages: usize) {
+    let by_key = QueueSettings {
+        ordering: Ordering::Key,
+        on_poison: OnPoison::ParkKey,
+        ttl_ms: Some(3_600_000),
+        ..settings()
+    };
+    let mut shard = Shard::with(vec![("orders".into(), by_key)]);
+    let start = Instant::now();
+    let (mut busy, mut worst) = (Duration::ZERO, Duration::ZERO);
+    for first in (0..messages).step_by(BATCH) {
+        let mut batch = shard.messages(first);
+        for command in &mut batch {
+            if let Command::Publish(publish) = command {
+                publish.message.fields.key = Some(publish.message.fields.id);
+            }
+        }
+        let begun = ran(start);
+        batch.into_iter().for_each(|publish| shard.broker.handle(shard.now, publish, &mut shard.output));
+        let took = ran(start) - begun;
+        (busy, worst) = (busy + took, worst.max(took));
+        shard.clear();
+    }
+    report("publish by key", messages, busy);
+    println!("{:>28}  {worst:?}", format!("slowest {BATCH}"));
+    shard.now = shard.now.after(3_600_000);
+    let begun = Instant::now();
+    let mut worst = Duration::ZERO;
+    while shard.broker.next_timeout().is_some_and(|at| at <= shard.now) {
+        let one = ran(start);
+        shard.broker.handle_timeout(shard.now, &mut shard.output);
+        worst = worst.max(ran(start) - one);
+        shard.output.records.clear();
+        shard.output.effects.clear();
+    }
+    println!("{:>28}  {:?}, slowest call {worst:?}", "all expired in", begun.elapsed());
+    let begun = Instant::now();
+    let snapshot = shard.broker.snapshot();
+    println!("{:>28}  {:?}", "snapshot of parked keys in", begun.elapsed());
+    println!("{:>28}  {} MiB", "", snapshot.map(|chunk| chunk.len()).sum::<usize>() >> 20);
+}
+
+/// 10,000 queues: what their rules cost, a topic's way to its queue, a publish to 100 of them, a snapshot.
+fn wide() {
+    let bound = |number: usize| QueueSettings {
+        bind: vec![format!("one.{number}.*"), format!("hundred.{}", number / 100)],
+        ..settings()
+    };
+    let begun = Instant::now();
+    let queues = (0..10_000).map(|number| (format!("queue-{number}"), bound(number))).collect();
+    let mut shard = Shard::with(queues);
+    println!("{:>28}  {:?}", "rules of 10,000 queues in", begun.elapsed());
+    let bindings = shard.broker.bindings();
+    let topics: Vec<String> = (0..10_000).map(|number| format!("one.{number}.created")).collect();
+    let begun = Instant::now();
+    assert!((0..100).all(|_| topics.iter().all(|topic| bindings.resolve(topic).len() == 1)));
+    report("resolve one of 20,000", 1_000_000, begun.elapsed());
+    shard.targets = bindings.resolve("hundred.7");
+    assert_eq!(shard.targets.len(), 100);
+    let start = Instant::now();
+    let mut busy = Duration::ZERO;
+    for first in (0..100 * BATCH).step_by(BATCH) {
+        let batch = shard.messages(first);
+        let begun = ran(start);
+        batch.into_iter().for_each(|publish| shard.broker.handle(shard.now, publish, &mut shard.output));
+        busy += ran(start) - begun;
+        shard.clear();
+    }
+    report("publish to 100 queues", 100 * BATCH, busy);
+    let begun = Instant::now();
+    let snapshot = shard.broker.snapshot();
+    println!("{:>28}  {:?}", "snapshot of 10,000 queues in", begun.elapsed());
+    drop(snapshot);
 }
 
 /// Publish, deliver, ack, one consumer.
@@ -131,6 +214,10 @@ struct Shard {
 
 impl Shard {
     fn new() -> Shard {
+        Shard::with(vec![("orders".into(), settings())])
+    }
+
+    fn with(queues: Vec<(String, QueueSettings)>) -> Shard {
         let broker = Broker::new(1, render);
         let mut shard =
             Shard { broker, output: Output::default(), now: Millis(1_000_000), targets: Targets::from([]) };
@@ -139,12 +226,11 @@ impl Shard {
             version: RulesVersion(1),
             author: "rate".into(),
             document: String::new(),
-            queues: vec![("orders".into(), settings())],
+            queues,
             limits: ShardLimits::default(),
         };
         shard.call(Command::ApplyRules { ticket: Ticket(1), rules, drop_queues: Vec::new() });
         shard.targets = shard.broker.bindings().resolve("orders.eu.created");
-        assert_eq!(shard.targets.len(), 1);
         shard
     }
 

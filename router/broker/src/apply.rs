@@ -9,7 +9,7 @@ use crate::effect::Wait;
 use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
 use crate::message::{DeadInfo, Message};
 use crate::messages::Stored;
-use crate::queue::{DELIVERED, Entry, Kind, REDRIVEN, State};
+use crate::queue::{DELIVERED, Entry, Kind, PARKS, REDRIVEN, State};
 use crate::record::{Move, Record, Removal};
 use crate::transactions::Outcome;
 
@@ -72,14 +72,7 @@ impl Broker {
             Record::Edited { queue, sequence, renamed, at, message } => {
                 self.apply_redriven(position, *queue, *sequence, *renamed, *at, Some(message))
             }
-            Record::Unparked { queue, key } => {
-                let queue = self.queues.get_mut(*queue).ok_or(ApplyError::UnknownQueue(*queue))?;
-                queue.parked.remove(&key[..]);
-                if self.live {
-                    queue.index.keys.park(key, false, &queue.entries, &mut queue.index.lanes);
-                }
-                Ok(())
-            }
+            Record::Unparked { queue, key } => self.apply_unparked(*queue, key),
             Record::Paused { queue, paused } => {
                 self.queues.get_mut(*queue).ok_or(ApplyError::UnknownQueue(*queue))?.paused = *paused;
                 Ok(())
@@ -93,7 +86,7 @@ impl Broker {
                     durability: *durability,
                     confirmations: Arc::from(&confirmations[..]),
                 };
-                self.transactions.insert(number.0, outcome);
+                self.transactions.insert(*number, outcome);
                 Ok(())
             }
             Record::Rules { at, rules } => self.apply_rules(*at, rules),
@@ -210,7 +203,7 @@ impl Broker {
         queue.leased += 1;
         queue.totals.delivered += 1;
         if self.live {
-            queue.unindex(sequence, &before, self.messages.row(sequence), &mut self.timers);
+            queue.unindex(sequence, &before, self.messages.row(sequence), None, &mut self.timers);
         }
         Ok(())
     }
@@ -259,9 +252,11 @@ impl Broker {
         queue.totals.dead += 1;
         queue.totals.expired += u64::from(info.reason == crate::message::DeadReason::Expired);
         let stored = self.messages.row(sequence);
+        let mut flags = entry.flags & DELIVERED;
         if queue.settings.on_poison == crate::config::OnPoison::ParkKey
             && let Some(name) = queue.settings.ordering.by_key(stored)
         {
+            flags |= PARKS;
             queue.parked.entry(name.clone()).or_default().insert(sequence);
             if self.live {
                 queue.index.keys.park(name, true, &queue.entries, &mut queue.index.lanes);
@@ -272,7 +267,8 @@ impl Broker {
             return Err(ApplyError::Misplaced { queue: dead, sequence });
         }
         letters.bytes += u64::from(stored.len);
-        letters.entries.insert(sequence.0, Entry { flags: entry.flags & DELIVERED, ..Entry::ready() });
+        letters.moved_in = letters.moved_in.max(position);
+        letters.entries.insert(sequence.0, Entry { flags, ..Entry::ready() });
         letters.reasons[info.reason as usize] += 1;
         letters.dead.insert(sequence.0, Arc::new(info.clone()));
         letters.totals.published += 1;
@@ -296,6 +292,21 @@ impl Broker {
         match cause {
             Removal::Dropped | Removal::Lost => totals.dropped += 1,
             Removal::Purged | Removal::Cancelled => totals.removed += 1,
+        }
+        Ok(())
+    }
+
+    /// A key that dead letters park goes on; later dead letters park it anew.
+    fn apply_unparked(&mut self, id: QueueId, key: &[u8]) -> Result<(), ApplyError> {
+        let queue = self.queues.get_mut(id).ok_or(ApplyError::UnknownQueue(id))?;
+        let Kind::Ordinary { dead } = queue.kind else { return Err(ApplyError::UnknownQueue(id)) };
+        let parking = queue.parked.remove(key).unwrap_or_default();
+        if self.live {
+            queue.index.keys.park(key, false, &queue.entries, &mut queue.index.lanes);
+        }
+        let letters = self.queues.queue_mut(dead);
+        for sequence in parking {
+            letters.entries.get_mut(sequence.0).expect("what parks a key is a dead letter").flags &= !PARKS;
         }
         Ok(())
     }
@@ -330,16 +341,19 @@ impl Broker {
             }
             self.messages.insert(renamed, stored);
         }
-        let bytes = u64::from(self.messages.row(renamed).len);
+        let stored = self.messages.row(renamed);
         let queue = self.queues.get_mut(source).ok_or(ApplyError::UnknownQueue(source))?;
         if queue.entries.get(renamed.0).is_some() {
             return Err(misplaced);
         }
-        queue
-            .entries
-            .insert(renamed.0, Entry { flags: entry.flags & DELIVERED | REDRIVEN, ..Entry::ready() });
-        queue.bytes += bytes;
-        queue.redriven.insert(renamed, at);
+        let due = stored.deliver_at().filter(|due| *due > at);
+        let mut back = due.map_or_else(Entry::ready, Entry::scheduled);
+        back.flags |= entry.flags & DELIVERED | REDRIVEN;
+        queue.entries.insert(renamed.0, back);
+        queue.bytes += u64::from(stored.len);
+        queue.delayed += u64::from(due.is_some());
+        queue.moved_in = queue.moved_in.max(position);
+        queue.redriven.insert(renamed.0, at);
         queue.totals.redriven += 1;
         if self.live {
             queue.index(renamed, &self.messages, &mut self.timers);
@@ -375,11 +389,11 @@ impl Broker {
                     queue.index.keys.unlease(name, Some(position), &queue.entries, &mut queue.index.lanes);
                 }
             } else {
-                queue.unindex(sequence, &entry, stored, &mut self.timers);
+                queue.unindex(sequence, &entry, stored, Some(position), &mut self.timers);
             }
         }
         if entry.has(REDRIVEN) {
-            queue.redriven.remove(&sequence);
+            queue.redriven.remove(sequence.0);
         }
         Ok(entry)
     }

@@ -9,7 +9,7 @@ use crate::apply::ApplyError;
 use crate::backoff::Random;
 use crate::bindings::Bindings;
 use crate::codec::RecordError;
-use crate::command::{Command, DiskState};
+use crate::command::{Command, DiskState, Operation};
 use crate::config::{Durability, Rules, ShardLimits};
 use crate::consumers::Consumers;
 use crate::dedup::Dedup;
@@ -18,7 +18,6 @@ use crate::hash::HashKey;
 use crate::ids::{Lease, Millis, Position, QueueId, RulesVersion, Sequence};
 use crate::message::Render;
 use crate::messages::Messages;
-use crate::pages::PageMap;
 use crate::queue::{Kind, Queue};
 use crate::queues::{CHASKI, CHASKI_DLQ, Queues};
 use crate::record::{Move, Moves, Record};
@@ -26,14 +25,15 @@ use crate::requests::{Owed, Requests};
 use crate::rules::{RulesEntry, chaski_settings};
 use crate::subscriptions::Subscriptions;
 use crate::timers::Timers;
-use crate::transactions::Outcome;
+use crate::transactions::Outcomes;
 
 /// Numbers are reserved in blocks of this many.
 pub(crate) const NUMBER_BLOCK: u64 = 1 << 20;
 /// Items that one call of `handle_timeout` looks at.
 pub(crate) const TIMEOUT_BUDGET: usize = 4096;
-/// Answers that the broker itself sends within one command; the rest follows by timer.
-const ANSWER_BUDGET: usize = 256;
+/// Answers that the broker itself sends within one command; the rest follows by timer. As many as a timeout can owe, so that
+/// an answer is in the batch of the death that it tells of.
+const ANSWER_BUDGET: usize = TIMEOUT_BUDGET;
 
 /// One shard's state machine.
 ///
@@ -93,7 +93,7 @@ pub struct Broker {
     pub(crate) queues: Queues,
     pub(crate) messages: Messages,
     pub(crate) dedup: Dedup,
-    pub(crate) transactions: PageMap<Outcome>,
+    pub(crate) transactions: Outcomes,
     // Volatile.
     /// Indexes and timers are kept: after `resume`.
     pub(crate) live: bool,
@@ -110,14 +110,18 @@ pub struct Broker {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) requests: Requests,
     pub(crate) disk: DiskState,
-    /// Queues that may have something for somebody.
+    /// Queues that may have something for somebody: empty between two commands, but for those that had too much.
     pub(crate) touched: Vec<QueueId>,
+    /// Queues that had more to give than one command may, while those are gone through.
+    pub(crate) unfinished: Vec<QueueId>,
     /// Answers that the broker itself owes to requesters.
     pub(crate) owed: VecDeque<Owed>,
     /// Leases whose end could not be recorded on a full disk; `true`: released.
     pub(crate) orphans: Vec<(QueueId, Sequence, bool)>,
-    /// Entries of dropped queues, whose messages are still to be let go.
-    pub(crate) drains: Vec<PageMap<crate::queue::Entry>>,
+    /// Dropped queues, whose messages are still to be let go.
+    pub(crate) drains: Vec<Queue>,
+    /// Queues whose time to live changed, and up to where their timers are set anew.
+    pub(crate) retimings: Vec<(QueueId, u64)>,
     /// The longest dedup window that the rules ask for.
     pub(crate) wanted_window_ms: u64,
     /// The real dedup window as last told, and before when windows are not tidied again.
@@ -183,7 +187,7 @@ impl Broker {
             history: VecDeque::new(),
             queues,
             messages: Messages::default(),
-            transactions: PageMap::default(),
+            transactions: Outcomes::default(),
             live: false,
             now: Millis(0),
             start: 0,
@@ -196,9 +200,11 @@ impl Broker {
             requests: Requests::default(),
             disk: DiskState::Plenty,
             touched: Vec::new(),
+            unfinished: Vec::new(),
             owed: VecDeque::new(),
             orphans: Vec::new(),
             drains: Vec::new(),
+            retimings: Vec::new(),
             wanted_window_ms: crate::publish::LEAST_WINDOW_MS,
             window_told_ms: crate::publish::LEAST_WINDOW_MS,
             tidy_from: Millis(0),
@@ -258,10 +264,13 @@ impl Broker {
                 self.change_rules(now, ticket, rules, &drop_queues, output);
             }
             Command::Operate { ticket, queue, operation } => {
+                // A pause is journaled whatever the queue is.
+                let pause = matches!(operation, Operation::Pause | Operation::Resume);
+                let durability = self.queues.get(queue).map_or(Durability::Memory, |queue| {
+                    if pause { Durability::Fsync } else { queue.settings.durability }
+                });
                 let outcome = self.operate(now, queue, operation, output);
                 let position = if outcome.is_ok() { self.position } else { Position(0) };
-                let durability =
-                    self.queues.get(queue).map_or(Durability::Memory, |queue| queue.settings.durability);
                 let wait = Wait { position, durability };
                 output.effects.push(Held { wait, effect: Effect::Done { ticket, outcome } });
             }
@@ -322,17 +331,21 @@ impl Broker {
 
     /// What follows from a command: deliveries from every queue that has something new, and answers that are owed.
     pub(crate) fn flush(&mut self, now: Millis, output: &mut Output) {
-        for _ in 0..ANSWER_BUDGET {
-            let Some(owed) = self.owed.pop_front() else { break };
-            self.answer(now, owed, output);
-        }
-        // Dispatching may bury a message, which touches the dead-letter queue.
-        let mut next = 0;
-        while let Some(queue) = self.touched.get(next).copied() {
+        // Dispatching may bury a message, which touches the dead-letter queue and may owe an answer; an answer touches queues.
+        let (mut answers, mut next) = (ANSWER_BUDGET, 0);
+        loop {
+            while answers > 0
+                && let Some(owed) = self.owed.pop_front()
+            {
+                self.answer(now, owed, output);
+                answers -= 1;
+            }
+            let Some(queue) = self.touched.get(next).copied() else { break };
             self.dispatch(now, queue, output);
             next += 1;
         }
         self.touched.clear();
+        self.touched.append(&mut self.unfinished);
     }
 
     /// This queue may have something for somebody.

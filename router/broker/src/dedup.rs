@@ -174,6 +174,16 @@ impl Dedup {
         self.forgotten.is_some()
     }
 
+    /// Arrival of the newest id that had to go early, for a snapshot; see [`Dedup::recall`].
+    pub(crate) fn forgotten(&self) -> Option<Millis> {
+        self.forgotten
+    }
+
+    /// What had to go early before a start is still unknown after it.
+    pub(crate) fn recall(&mut self, forgotten: Option<Millis>) {
+        self.forgotten = forgotten;
+    }
+
     /// The window is whole again: what went early would have expired by now.
     pub(crate) fn forgive(&mut self) {
         self.forgotten = None;

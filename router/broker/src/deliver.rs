@@ -1,13 +1,13 @@
 //! Deliveries: who attaches, who can take one more, and which message goes to whom. Settling is `settle.rs`.
 
-use crate::broker::Broker;
+use crate::broker::{Broker, TIMEOUT_BUDGET};
 use crate::command::Attach;
 use crate::consumers::Consumer;
 use crate::effect::{Attached, Delivery, Effect, Held, Output, UnknownQueue, Wait};
 use crate::ids::{ConsumerId, Lease, Millis, Position, QueueId, Sequence};
 use crate::keys::KEY_LANE;
 use crate::message::DeadReason;
-use crate::queue::{DELIVERED, Deadline, Index, Queue, State};
+use crate::queue::{DELIVERED, Deadline, Index, Queue, REDRIVEN, State};
 use crate::record::Move;
 use crate::timers::DEADLINES;
 
@@ -18,6 +18,8 @@ struct Next {
     /// The record that settled its key's previous message.
     settled: Position,
     len: u32,
+    /// Its time to live is over, and its timer didn't run yet.
+    expired: bool,
 }
 
 impl Broker {
@@ -64,6 +66,10 @@ impl Broker {
         let queue = self.queues.queue_mut(id);
         let at = now.after(queue.settings.ack_wait_ms);
         let holding = self.consumers.consumer_mut(slot).holding(lease).expect("the caller found it in force");
+        if holding.deadline == Some(at) {
+            // However often a client extends within one moment, there is one deadline.
+            return;
+        }
         holding.deadline = Some(at);
         let deadline = Deadline { at, sequence: holding.sequence, lease, consumer: slot };
         // ack_wait seldom changes, so the end is the place.
@@ -111,8 +117,18 @@ impl Broker {
         if queue.paused || self.disk_full_for(id) {
             return;
         }
-        while !self.queues.queue(id).ring.is_empty() && !self.out_of_numbers() {
+        let mut budget = TIMEOUT_BUDGET;
+        while self.is_awaited(id) && !self.out_of_numbers() {
+            if budget == 0 {
+                self.unfinished.push(id);
+                break;
+            }
+            budget -= 1;
             let Some(next) = self.take_next(now, id) else { break };
+            if next.expired {
+                self.bury(now, id, next.sequence, DeadReason::Expired, "its time to live ran out", output);
+                continue;
+            }
             if self.worn_out_now(id, next.sequence) {
                 self.bury(
                     now,
@@ -132,6 +148,21 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Whether somebody can take one more; who no longer can leaves the ring.
+    fn is_awaited(&mut self, id: QueueId) -> bool {
+        let limit = self.rules.limits.consumer_unsent_bytes;
+        let queue = self.queues.queue_mut(id);
+        while let Some(slot) = queue.ring.front().copied() {
+            let consumer = self.consumers.consumer_mut(slot);
+            if eligible(consumer, slot, queue, limit) {
+                return true;
+            }
+            consumer.in_ring = false;
+            queue.ring.pop_front();
+        }
+        false
     }
 
     /// It was delivered as often as the rules permit by now.
@@ -158,11 +189,8 @@ impl Broker {
                 },
                 None => Position(0),
             };
-            // Its timer is due, and buries it.
-            if queue.expires_at(sequence, entry, stored).is_some_and(|at| at <= now) {
-                continue;
-            }
-            return Some(Next { lane, sequence, settled, len: stored.len });
+            let expired = queue.expires_at(sequence, entry, stored).is_some_and(|at| at <= now);
+            return Some(Next { lane, sequence, settled, len: stored.len, expired });
         }
         None
     }
@@ -220,7 +248,11 @@ impl Broker {
             queue.ring.push_back(slot);
         }
         let durability = queue.settings.durability;
-        let position = stored.position.max(next.settled);
+        let mut position = stored.position.max(next.settled);
+        // What changed its queue is not here before that record: the last of them stands for its own.
+        if queue.is_dead() || before.has(REDRIVEN) {
+            position = position.max(queue.moved_in);
+        }
         let wait = self.numbered(position, durability);
         output.effects.push(Held { wait, effect });
     }

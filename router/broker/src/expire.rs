@@ -17,12 +17,13 @@ const TIDY_MS: u64 = 1000;
 impl Broker {
     /// When [`Broker::handle_timeout`] is to be called; in the past when there is more to do at once.
     pub fn next_timeout(&self) -> Option<Millis> {
-        if !self.owed.is_empty() || !self.drains.is_empty() {
+        let undone = !self.touched.is_empty() || !self.retimings.is_empty();
+        if undone || !self.owed.is_empty() || !self.drains.is_empty() {
             return Some(self.now);
         }
         // On a full disk nothing that needs a record happens by itself.
         let timer = if self.disk == DiskState::Full { None } else { self.timers.next() };
-        let outcome = self.transactions.first().map(|(_, outcome)| outcome.until);
+        let outcome = self.transactions.next_expiry();
         // While ids go early, how long they are remembered changes by itself.
         let shrunk = self.dedup.real_window_ms(self.now, self.wanted_window_ms) != self.window_told_ms;
         let shrunk = shrunk.then_some(self.tidy_from);
@@ -37,6 +38,7 @@ impl Broker {
     pub fn handle_timeout(&mut self, now: Millis, output: &mut Output) {
         assert!(self.live, "timeouts come after `resume`");
         let now = self.tick(now);
+        self.retime();
         let mut budget = TIMEOUT_BUDGET;
         while budget > 0 && self.disk != DiskState::Full {
             let Some((queue, sequence)) = self.timers.pop(now) else { break };
@@ -80,6 +82,7 @@ impl Broker {
         entry.value = 0;
         entry.flags &= !SCHEDULED;
         queue.delayed -= 1;
+        queue.is_due(sequence, stored);
         match queue.settings.ordering.by_key(stored) {
             Some(name) if before.in_order() => {
                 let Index { lanes, keys, .. } = &mut queue.index;
@@ -118,18 +121,53 @@ impl Broker {
     /// Lets messages of dropped queues go, a part of them.
     fn drain(&mut self) {
         let mut budget = TIMEOUT_BUDGET;
-        while let Some(entries) = self.drains.last_mut() {
+        while let Some(queue) = self.drains.last_mut() {
             while budget > 0
-                && let Some((sequence, _)) = entries.first()
+                && let Some((sequence, _)) = queue.entries.first()
             {
-                entries.remove(sequence);
+                queue.entries.remove(sequence);
+                queue.dead.remove(sequence);
+                if let Some(key) = self.messages.row(Sequence(sequence)).key() {
+                    queue.index.keys.forget(key);
+                    queue.parked.remove(key);
+                }
                 self.messages.let_go(Sequence(sequence));
                 budget -= 1;
             }
-            if !entries.is_empty() {
+            if !queue.entries.is_empty() {
                 return;
             }
             self.drains.pop();
+        }
+    }
+
+    /// Sets timers of queues whose time to live changed, a part of them. Those of the old one stay: they find nothing to do.
+    fn retime(&mut self) {
+        let mut budget = TIMEOUT_BUDGET;
+        while let Some((id, from)) = self.retimings.last_mut()
+            && budget > 0
+        {
+            let Some(queue) = self.queues.get(*id) else {
+                self.retimings.pop();
+                continue;
+            };
+            let mut done = true;
+            for (sequence, entry) in queue.entries.range(*from..) {
+                if budget == 0 {
+                    done = false;
+                    break;
+                }
+                budget -= 1;
+                *from = sequence + 1;
+                let sequence = Sequence(sequence);
+                let at = queue.expires_at(sequence, entry, self.messages.row(sequence));
+                if let Some(at) = at.filter(|_| entry.state != State::Leased) {
+                    self.timers.set(at, *id, sequence);
+                }
+            }
+            if done {
+                self.retimings.pop();
+            }
         }
     }
 

@@ -13,12 +13,18 @@ use crate::queue::{Entry, State};
 /// The lane of a queue ordered by key: priority is ignored there.
 pub(crate) const KEY_LANE: u8 = 0;
 
+/// Tables of the keys of one queue.
+const TABLES: usize = 256;
+
 /// The keys of one queue. A key is here while a message of it is in order or leased.
 #[derive(Default)]
 pub(crate) struct Keys {
-    keys: HashMap<Arc<[u8]>, Key, HashKey>,
+    keys: Tables,
     /// Messages behind a head that backs off, or of a parked key.
     pub(crate) waiting_parked: u64,
+    /// The last record that settled a message of a key which is no longer here. A message that enters later under an older
+    /// record (redriven, or due only now) waits for it.
+    forgotten: Position,
 }
 
 /// One key.
@@ -43,7 +49,7 @@ struct Key {
 
 impl Keys {
     pub(crate) fn new(hash_key: HashKey) -> Keys {
-        Keys { keys: HashMap::with_hasher(hash_key), waiting_parked: 0 }
+        Keys { keys: Tables { tables: Vec::new(), hash_key }, waiting_parked: 0, forgotten: Position(0) }
     }
 
     /// A message takes its place in its key's order.
@@ -58,21 +64,26 @@ impl Keys {
     ) {
         let key = match self.keys.get_mut(name) {
             Some(key) => key,
-            None => self.keys.entry(name.clone()).or_insert(Key { parked, ..Key::default() }),
+            None => self.keys.add(name, Key { parked, settled: self.forgotten, ..Key::default() }),
         };
         key.lane.add(sequence);
         key.waiting += 1;
         key.ready += u32::from(state == State::Ready);
+        // Behind a head that stays, what left the middle would pile up.
+        if key.lane.len() > 2 * key.waiting as usize + 64 {
+            key.lane.retain(|sequence| entries.get(sequence.0).is_some_and(Entry::in_order));
+        }
         self.waiting_parked = refresh(key, self.waiting_parked, entries, lanes);
     }
 
-    /// A waiting message of this state left the order: removed, or leased when `leased`. Its entry says so already.
+    /// A waiting message of this state left the order: removed by the record at `settled`, or leased (`None`). Its entry says
+    /// so already.
     pub(crate) fn leave(
         &mut self,
         name: &Arc<[u8]>,
         sequence: Sequence,
         state: State,
-        leased: bool,
+        settled: Option<Position>,
         entries: &PageMap<Entry>,
         lanes: &mut Lanes,
     ) {
@@ -82,9 +93,12 @@ impl Keys {
         if key.offered == Some(sequence) {
             key.offered = None;
         }
-        if leased {
-            assert!(key.leased.is_none(), "two messages of one key are leased at once");
-            key.leased = Some(sequence);
+        match settled {
+            Some(settled) => key.settled = key.settled.max(settled),
+            None => {
+                assert!(key.leased.is_none(), "two messages of one key are leased at once");
+                key.leased = Some(sequence);
+            }
         }
         self.settle(name, entries, lanes);
     }
@@ -107,7 +121,7 @@ impl Keys {
         let key = self.keys.get_mut(name).expect("a key lives as long as a message of it is leased");
         key.leased = None;
         if let Some(settled) = settled {
-            key.settled = settled;
+            key.settled = key.settled.max(settled);
             self.settle(name, entries, lanes);
         }
     }
@@ -151,8 +165,52 @@ impl Keys {
         let key = self.keys.get_mut(name).expect("the caller just had it");
         self.waiting_parked = refresh(key, self.waiting_parked, entries, lanes);
         if key.waiting == 0 && key.leased.is_none() {
+            self.forgotten = self.forgotten.max(key.settled);
             self.keys.remove(name);
         }
+    }
+
+    /// The key's messages go with their queue: nothing of it is asked for again.
+    pub(crate) fn forget(&mut self, name: &[u8]) {
+        self.keys.remove(name);
+    }
+}
+
+/// Keys by name, in many small tables: a large one stops the world when it grows.
+#[derive(Default)]
+struct Tables {
+    /// None until the first key comes; then the name's hash chooses one.
+    tables: Vec<HashMap<Arc<[u8]>, Key, HashKey>>,
+    hash_key: HashKey,
+}
+
+impl Tables {
+    fn get(&self, name: &[u8]) -> Option<&Key> {
+        self.tables.get(self.number(name))?.get(name)
+    }
+
+    fn get_mut(&mut self, name: &[u8]) -> Option<&mut Key> {
+        let number = self.number(name);
+        self.tables.get_mut(number)?.get_mut(name)
+    }
+
+    fn add(&mut self, name: &Arc<[u8]>, key: Key) -> &mut Key {
+        if self.tables.is_empty() {
+            self.tables.resize_with(TABLES, || HashMap::with_hasher(self.hash_key));
+        }
+        let number = self.number(name);
+        self.tables[number].entry(name.clone()).insert_entry(key).into_mut()
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        let number = self.number(name);
+        if let Some(table) = self.tables.get_mut(number) {
+            table.remove(name);
+        }
+    }
+
+    fn number(&self, name: &[u8]) -> usize {
+        self.hash_key.id(name) as usize % TABLES
     }
 }
 

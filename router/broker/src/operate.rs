@@ -81,10 +81,13 @@ impl Broker {
     fn cancel(&mut self, id: QueueId, message: &[u8], output: &mut Output) -> Result<Progress, OperateError> {
         let hash = self.hash_key.id(message);
         let queue = self.queues.queue(id);
-        let found = queue.entries.iter().find(|(sequence, entry)| {
-            entry.state != State::Leased && self.messages.row(Sequence(*sequence)).id == hash
+        // What is usually cancelled waits for its time; only what doesn't is searched for.
+        let found = queue.scheduled(hash).or_else(|| {
+            let mut entries = queue.entries.iter().filter(|(_, entry)| entry.state != State::Leased);
+            let found = entries.find(|(sequence, _)| self.messages.row(Sequence(*sequence)).id == hash);
+            found.map(|(sequence, _)| Sequence(sequence))
         });
-        let sequence = found.map(|(sequence, _)| Sequence(sequence)).ok_or(OperateError::UnknownId)?;
+        let sequence = found.ok_or(OperateError::UnknownId)?;
         let journaled = queue.journaled();
         let record = Record::Removed { queue: id, cause: Removal::Cancelled, sequences: vec![sequence] };
         self.commit(record, journaled, output);
@@ -142,17 +145,18 @@ impl Broker {
         progress.more = chosen.len() > limit;
         chosen.truncate(limit);
         for sequence in chosen {
+            // What died to make room for another one may have pushed it out.
+            if !self.queues.queue(letters).entries.contains(sequence.0) {
+                continue;
+            }
             let bytes = u64::from(self.messages.row(sequence).len);
             if self.queues.queue(source).refuses(1, bytes) {
                 (progress.full, progress.more) = (true, true);
                 break;
             }
-            let fits = self.make_room(now, source, bytes, output);
             let journaled = self.queues.queue(letters).journaled();
             self.commit(Record::Redriven { queue: letters, sequence, at: now }, journaled, output);
-            if !fits {
-                self.evict(now, source, sequence, output);
-            }
+            self.make_room_for(now, source, sequence, output);
             progress.count += 1;
         }
         self.touch(source);
@@ -177,7 +181,6 @@ impl Broker {
         if self.queues.queue(source).refuses(1, bytes) {
             return Ok(Progress { count: 0, more: true, full: true });
         }
-        let fits = self.make_room(now, source, bytes, output);
         // Another queue may hold the same message, in its old form.
         let alone = self.messages.row(sequence).refs == 1;
         let renamed = if alone { sequence } else { Sequence(self.draw(output)) };
@@ -186,9 +189,7 @@ impl Broker {
             journaled,
             output,
         );
-        if !fits {
-            self.evict(now, source, renamed, output);
-        }
+        self.make_room_for(now, source, renamed, output);
         self.touch(source);
         self.calm(letters, output);
         Ok(Progress { count: 1, ..Progress::default() })

@@ -88,11 +88,11 @@ impl Broker {
         };
         plan.hash = Some(hash);
         if plan.targets.is_empty() && plan.subscriptions.is_empty() {
-            if mandatory {
-                return Err(PublishError::Unroutable);
-            }
             if message.fields.reply_to.is_some() {
                 return Err(PublishError::NoResponders);
+            }
+            if mandatory {
+                return Err(PublishError::Unroutable);
             }
             return Ok(Judged::New(plan));
         }
@@ -121,6 +121,11 @@ impl Broker {
                 self.requests.late += 1;
                 (Confirmation::default(), Wait::NOTHING)
             }
+            // Another part of the same transaction answered it.
+            Judged::New(plan) if plan.answers.is_some_and(|hash| self.requests.is_answered(hash)) => {
+                self.requests.late += 1;
+                (Confirmation::default(), Wait::NOTHING)
+            }
             Judged::New(plan) => self.store(now, message, plan, output),
         }
     }
@@ -131,8 +136,14 @@ impl Broker {
         self.store_own(now, message, plan, output);
     }
 
-    /// See [`Broker::announce`]; to whom `plan` says.
-    pub(crate) fn store_own(&mut self, now: Millis, message: Message, mut plan: Plan, output: &mut Output) {
+    /// See [`Broker::announce`]; to whom `plan` says. What its copies wait for.
+    pub(crate) fn store_own(
+        &mut self,
+        now: Millis,
+        message: Message,
+        mut plan: Plan,
+        output: &mut Output,
+    ) -> Wait {
         let bytes = message.body.len() as u64;
         let accepts = |target: &QueueId| {
             !self.queues.queue(*target).refuses(1, bytes)
@@ -142,9 +153,10 @@ impl Broker {
         if !plan.targets.iter().all(accepts) {
             plan.targets = plan.targets.iter().copied().filter(accepts).collect();
         }
-        if !plan.targets.is_empty() || !plan.subscriptions.is_empty() {
-            self.store(now, message, plan, output);
+        if plan.targets.is_empty() && plan.subscriptions.is_empty() {
+            return Wait::NOTHING;
         }
+        self.store(now, message, plan, output).1
     }
 
     /// Whom this topic reaches under the current rules.
@@ -179,7 +191,7 @@ impl Broker {
                 PublishError::DiskFull
             });
         }
-        if self.out_of_numbers() {
+        if !targets.is_empty() && self.out_of_numbers() {
             return Err(PublishError::DiskFull);
         }
         for target in targets {
@@ -289,6 +301,29 @@ impl Broker {
             self.evict(now, id, oldest, output);
         }
         true
+    }
+
+    /// Makes room for a message that is in the queue already and may be the oldest; it goes itself when all others are leased.
+    pub(crate) fn make_room_for(
+        &mut self,
+        now: Millis,
+        id: QueueId,
+        sequence: Sequence,
+        output: &mut Output,
+    ) {
+        let bytes = u64::from(self.messages.row(sequence).len);
+        let too_large = self.queues.queue(id).settings.max_bytes.is_some_and(|max| bytes > max);
+        for _ in 0..EVICTIONS {
+            let queue = self.queues.queue_mut(id);
+            if queue.fits(0, 0) {
+                return;
+            }
+            let other = if too_large { None } else { queue.oldest_but(sequence) };
+            self.evict(now, id, other.unwrap_or(sequence), output);
+            if other.is_none() {
+                return;
+            }
+        }
     }
 
     /// Removes a message that is not leased, as the queue's overflow says.

@@ -8,7 +8,7 @@ use bincode::{Decode, Encode};
 
 use crate::config::{Durability, Ordering, Overflow, QueueSettings};
 use crate::hash::HashKey;
-use crate::ids::{Lease, Millis, QueueId, Sequence};
+use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
 use crate::keys::{KEY_LANE, Keys};
 use crate::lane::Lanes;
 use crate::message::{DeadInfo, DeadReason};
@@ -45,6 +45,8 @@ pub(crate) const DELIVERED: u8 = 1;
 pub(crate) const SCHEDULED: u8 = 2;
 /// It came back from the dead: its time to live counts from `Queue::redriven`.
 pub(crate) const REDRIVEN: u8 = 4;
+/// In a dead-letter queue: it parks its key.
+pub(crate) const PARKS: u8 = 8;
 
 impl Entry {
     pub(crate) fn ready() -> Entry {
@@ -129,6 +131,14 @@ pub(crate) struct Index {
     pub(crate) keys: Keys,
     /// Everything before is leased: where the search for the oldest begins.
     pub(crate) unleased_from: u64,
+    /// Messages whose `deliver_at` is not due, by the hash of their id: for those that cancel them.
+    scheduled: BTreeSet<(u64, Sequence)>,
+}
+
+impl Index {
+    pub(crate) fn new(hash_key: HashKey) -> Index {
+        Index { keys: Keys::new(hash_key), ..Index::default() }
+    }
 }
 
 /// One queue.
@@ -145,14 +155,16 @@ pub(crate) struct Queue {
     pub(crate) paused: bool,
     pub(crate) totals: Totals,
     /// When messages came back from the dead.
-    pub(crate) redriven: BTreeMap<Sequence, Millis>,
-    /// Parked keys, each with the dead letters that park it.
+    pub(crate) redriven: PageMap<Millis>,
+    /// Parked keys, each with the dead letters that park it: those with [`PARKS`] in the dead-letter queue.
     pub(crate) parked: BTreeMap<Arc<[u8]>, BTreeSet<Sequence>>,
     /// In a dead-letter queue: what the letters' headers say.
     pub(crate) dead: PageMap<Arc<DeadInfo>>,
     /// In a dead-letter queue: letters by reason, as in `DeadReason::ALL`.
     pub(crate) reasons: [u64; DeadReason::ALL.len()],
     // Volatile.
+    /// The last record that moved a message here from the dead-letter queue, or in one from its source.
+    pub(crate) moved_in: Position,
     pub(crate) index: Index,
     /// Slots of its consumers, longest attached first.
     pub(crate) consumers: Vec<u32>,
@@ -187,11 +199,12 @@ impl Queue {
             leased: 0,
             paused: false,
             totals: Totals::default(),
-            redriven: BTreeMap::new(),
+            redriven: PageMap::default(),
             parked: BTreeMap::new(),
             dead: PageMap::default(),
             reasons: [0; DeadReason::ALL.len()],
-            index: Index { keys: Keys::new(hash_key), ..Index::default() },
+            moved_in: Position(0),
+            index: Index::new(hash_key),
             consumers: Vec::new(),
             ring: VecDeque::new(),
             deadlines: VecDeque::new(),
@@ -247,11 +260,11 @@ impl Queue {
         if self.is_dead() {
             return None;
         }
-        let from = match self.redriven.get(&sequence) {
+        let from = match self.redriven.get(sequence.0) {
             Some(at) if entry.has(REDRIVEN) => *at,
-            _ => stored.published_at.max(stored.deliver_at().unwrap_or_default()),
+            _ => stored.published_at,
         };
-        Some(from.after(ttl_ms))
+        Some(from.max(stored.deliver_at().unwrap_or_default()).after(ttl_ms))
     }
 
     /// The oldest message that is not leased.
@@ -265,6 +278,16 @@ impl Queue {
         found
     }
 
+    /// The oldest message that is not leased, nor this one.
+    pub(crate) fn oldest_but(&mut self, spared: Sequence) -> Option<Sequence> {
+        let oldest = self.oldest()?;
+        if oldest != spared {
+            return Some(oldest);
+        }
+        let mut later = self.entries.range(spared.0 + 1..);
+        later.find(|(_, entry)| entry.state != State::Leased).map(|(sequence, _)| Sequence(sequence))
+    }
+
     /// Puts an entry in its place of the indexes. The entry is in `entries` already, and not leased.
     pub(crate) fn index(&mut self, sequence: Sequence, messages: &Messages, timers: &mut Timers) {
         let entry = *self.entries.get(sequence.0).expect("the caller just put it there");
@@ -274,6 +297,9 @@ impl Queue {
         }
         if entry.state == State::Delayed {
             timers.set(Millis(entry.value), self.id, sequence);
+        }
+        if entry.has(SCHEDULED) {
+            self.index.scheduled.insert((stored.id, sequence));
         }
         self.index.unleased_from = self.index.unleased_from.min(sequence.0);
         let key = self.settings.ordering.by_key(stored);
@@ -292,26 +318,31 @@ impl Queue {
         self.tidy_lanes();
     }
 
-    /// Takes an entry that was not leased out of the indexes: it is leased now, or gone from `entries`.
+    /// Takes an entry that was not leased out of the indexes: it is leased now (`None`), or gone from `entries` by the record
+    /// at `settled`.
     pub(crate) fn unindex(
         &mut self,
         sequence: Sequence,
         before: &Entry,
         stored: &Stored,
+        settled: Option<Position>,
         timers: &mut Timers,
     ) {
-        let leased = self.entries.get(sequence.0).is_some();
+        let leased = settled.is_none();
         if let Some(at) = self.expires_at(sequence, before, stored).filter(|_| !leased) {
             timers.unset(at, self.id, sequence);
         }
         if before.state == State::Delayed {
             timers.unset(Millis(before.value), self.id, sequence);
         }
+        if before.has(SCHEDULED) {
+            self.index.scheduled.remove(&(stored.id, sequence));
+        }
         let key = self.settings.ordering.by_key(stored);
         let Index { lanes, keys, .. } = &mut self.index;
         match key {
             Some(name) if before.in_order() => {
-                keys.leave(name, sequence, before.state, leased, &self.entries, lanes);
+                keys.leave(name, sequence, before.state, settled, &self.entries, lanes);
             }
             None if !leased && before.state == State::Ready => {
                 let lane = if self.settings.ordering == Ordering::Key { KEY_LANE } else { stored.priority };
@@ -319,6 +350,17 @@ impl Queue {
             }
             _ => {}
         }
+    }
+
+    /// A waiting `deliver_at` is over: who cancels the message finds it as any other.
+    pub(crate) fn is_due(&mut self, sequence: Sequence, stored: &Stored) {
+        self.index.scheduled.remove(&(stored.id, sequence));
+    }
+
+    /// The first message with this id that waits for its `deliver_at`.
+    pub(crate) fn scheduled(&self, id: u64) -> Option<Sequence> {
+        let found = self.index.scheduled.range((id, Sequence(0))..=(id, Sequence(u64::MAX))).next();
+        found.map(|(_, sequence)| *sequence)
     }
 
     /// Ready to be delivered, and not held up by its key.

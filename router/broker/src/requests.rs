@@ -1,12 +1,12 @@
 //! Requests and their first replies: volatile, bounded in bytes. A request is known by (topic, id), its reply by (the topic that
 //! it was told to go to, the request's id).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::broker::Broker;
 use crate::config::ShardLimits;
 use crate::dedup::Entry as Remembered;
-use crate::effect::Output;
+use crate::effect::{Output, Wait};
 use crate::hash::{HashKey, Plain};
 use crate::ids::{Millis, Sequence};
 use crate::message::{Message, Status, StatusReply};
@@ -32,6 +32,8 @@ struct Tracked {
     answered: bool,
     reply: Option<Message>,
     until: Millis,
+    /// Which of those that arrived.
+    arrival: u64,
     bytes: u64,
 }
 
@@ -47,8 +49,9 @@ pub(crate) struct Asked {
 pub(crate) struct Requests {
     tracked: HashMap<u128, Tracked, Plain>,
     replies: HashMap<u128, u128, Plain>,
-    /// In order of arrival.
-    order: VecDeque<(Millis, u128)>,
+    /// In the order in which they leave the window, then of arrival.
+    order: BTreeMap<(Millis, u64), u128>,
+    arrivals: u64,
     bytes: u64,
     /// Replies that came when the request was answered already.
     pub(crate) late: u64,
@@ -76,6 +79,11 @@ impl Requests {
         self.tracked.get(&hash).filter(|tracked| tracked.until > now)
     }
 
+    /// Whether somebody answered that request.
+    pub(crate) fn is_answered(&self, hash: u128) -> bool {
+        self.tracked.get(&hash).is_some_and(|tracked| tracked.answered)
+    }
+
     /// A request was handed to somebody.
     pub(crate) fn track(
         &mut self,
@@ -100,10 +108,12 @@ impl Requests {
     ) {
         self.forget(hash);
         let bytes = OVERHEAD + moved_to.as_ref().map_or(0, |reply_to| reply_to.len() as u64);
-        let tracked = Tracked { reply_hash, moved_to, answered: false, reply: None, until, bytes };
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        let tracked = Tracked { reply_hash, moved_to, answered: false, reply: None, until, arrival, bytes };
         self.tracked.insert(hash, tracked);
         self.replies.insert(reply_hash, hash);
-        self.order.push_back((until, hash));
+        self.order.insert((until, arrival), hash);
         self.bytes += bytes;
         self.shrink(limits);
     }
@@ -122,38 +132,43 @@ impl Requests {
         }
     }
 
+    /// A repeat wants the reply elsewhere.
+    fn move_to(&mut self, hash: u128, reply_to: String, limits: &ShardLimits) {
+        let Some(tracked) = self.tracked.get_mut(&hash) else { return };
+        let len = reply_to.len() as u64;
+        let replaced = tracked.moved_to.replace(reply_to).map_or(0, |reply_to| reply_to.len() as u64);
+        tracked.bytes = tracked.bytes + len - replaced;
+        self.bytes = self.bytes + len - replaced;
+        self.shrink(limits);
+    }
+
     /// Lets go what left the window, some of it.
     pub(crate) fn expire(&mut self, now: Millis, budget: usize) -> usize {
-        let mut count = 0;
-        while count < budget
-            && let Some((until, hash)) = self.order.front().copied()
-            && until <= now
-        {
-            self.order.pop_front();
-            if self.tracked.get(&hash).is_some_and(|tracked| tracked.until <= now) {
-                self.forget(hash);
+        for count in 0..budget {
+            match self.order.first_key_value() {
+                Some(((until, _), hash)) if *until <= now => self.forget(*hash),
+                _ => return count,
             }
-            count += 1;
         }
-        count
+        budget
     }
 
     pub(crate) fn next_expiry(&self) -> Option<Millis> {
-        self.order.front().map(|(until, _)| *until)
+        self.order.first_key_value().map(|((until, _), _)| *until)
     }
 
     /// The oldest go when all take too much.
     fn shrink(&mut self, limits: &ShardLimits) {
-        while self.bytes > limits.replies_max_bytes {
-            let Some((until, hash)) = self.order.pop_front() else { break };
-            if self.tracked.get(&hash).is_some_and(|tracked| tracked.until == until) {
-                self.forget(hash);
-            }
+        while self.bytes > limits.replies_max_bytes
+            && let Some((_, hash)) = self.order.first_key_value()
+        {
+            self.forget(*hash);
         }
     }
 
     fn forget(&mut self, hash: u128) {
         if let Some(tracked) = self.tracked.remove(&hash) {
+            self.order.remove(&(tracked.until, tracked.arrival));
             self.bytes -= tracked.bytes;
             if self.replies.get(&tracked.reply_hash) == Some(&hash) {
                 self.replies.remove(&tracked.reply_hash);
@@ -174,11 +189,9 @@ impl Broker {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let reply_to = text(message.reply_to().expect("a request has a reply_to"));
         let hash = self.hash_key.message(message.topic(), message.id());
-        if let Some(tracked) = self.requests.tracked.get_mut(&hash) {
+        if let Some(tracked) = self.requests.get(now, hash) {
             if !tracked.answered {
-                self.requests.bytes += reply_to.len() as u64;
-                tracked.bytes += reply_to.len() as u64;
-                tracked.moved_to = Some(reply_to);
+                self.requests.move_to(hash, reply_to, &self.rules.limits);
                 return;
             }
             if let Some(reply) = tracked.reply.clone() {
@@ -204,20 +217,22 @@ impl Broker {
         );
     }
 
-    /// Answers a requester, unless somebody did before.
-    pub(crate) fn answer(&mut self, now: Millis, owed: Owed, output: &mut Output) {
+    /// Answers a requester, unless somebody did before. What the answer waits for.
+    pub(crate) fn answer(&mut self, now: Millis, owed: Owed, output: &mut Output) -> Wait {
         let Owed { request, status, reason } = owed;
         let hash = self.hash_key.message(request.topic.as_bytes(), request.id.as_bytes());
         let tracked = self.requests.get(now, hash);
         if tracked.is_some_and(|tracked| tracked.answered) {
             self.requests.late += 1;
-            return;
+            return Wait::NOTHING;
         }
         let reply_to =
             tracked.and_then(|tracked| tracked.moved_to.clone()).unwrap_or_else(|| request.reply_to.clone());
-        if let Some(answer) = self.say(now, &request, status, &reason, &reply_to, output) {
-            self.requests.answered(hash, &answer, &self.rules.limits);
-        }
+        let Some((answer, wait)) = self.say(now, &request, status, &reason, &reply_to, output) else {
+            return Wait::NOTHING;
+        };
+        self.requests.answered(hash, &answer, &self.rules.limits);
+        wait
     }
 
     fn say(
@@ -228,7 +243,7 @@ impl Broker {
         reason: &str,
         reply_to: &str,
         output: &mut Output,
-    ) -> Option<Message> {
+    ) -> Option<(Message, Wait)> {
         if self.out_of_numbers() {
             return None;
         }
@@ -236,8 +251,8 @@ impl Broker {
         let request_id = &request.id;
         let answer = (self.render)(StatusReply { reply_to, request_id, status, reason, sequence, now });
         let plan = self.resolve(reply_to);
-        self.store_own(now, answer.clone(), plan, output);
-        Some(answer)
+        let wait = self.store_own(now, answer.clone(), plan, output);
+        Some((answer, wait))
     }
 
     /// The request, if an ordinary queue still holds it.

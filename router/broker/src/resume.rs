@@ -3,7 +3,6 @@
 use crate::broker::{Broker, NUMBER_BLOCK};
 use crate::effect::Output;
 use crate::ids::{Millis, QueueId, Sequence};
-use crate::keys::Keys;
 use crate::message::DeadReason;
 use crate::queue::{Index, State};
 use crate::record::Record;
@@ -55,7 +54,7 @@ impl Broker {
     fn rebuild(&mut self) {
         self.timers.clear();
         for queue in self.queues.iter_mut() {
-            queue.index = Index { keys: Keys::new(self.hash_key), ..Index::default() };
+            queue.index = Index::new(self.hash_key);
             // The clone shares every page: nothing is copied, since indexing changes no entry.
             let entries = queue.entries.clone();
             for (sequence, _) in entries.iter() {

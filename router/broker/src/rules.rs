@@ -10,7 +10,7 @@ use crate::config::{Durability, OnPoison, Ordering, Overflow, QueueSettings, Rul
 use crate::effect::{Effect, Held, Output, RulesRefused, Wait};
 use crate::ids::{Millis, QueueId, RulesVersion, Sequence, Ticket};
 use crate::publish::LEAST_WINDOW_MS;
-use crate::queue::{Kind, Queue, State};
+use crate::queue::{Kind, Queue};
 use crate::queues::CHASKI;
 use crate::record::Record;
 
@@ -83,7 +83,7 @@ impl Broker {
     }
 
     fn apply_live_rules(&mut self, now: Millis, rules: Rules, output: &mut Output) {
-        // Whose time to live changes: their timers are taken down under the old one, and set again under the new.
+        // Whose time to live changes: their timers are set under the new one, a few at a time.
         let changed: Vec<QueueId> = rules
             .queues
             .iter()
@@ -92,9 +92,6 @@ impl Broker {
                 (queue.settings.ttl_ms != settings.ttl_ms).then_some(queue.id)
             })
             .collect();
-        for id in &changed {
-            self.each_expiry(*id, |timers, at, sequence| timers.unset(at, *id, sequence));
-        }
         let kept: BTreeSet<&str> = rules.queues.iter().map(|(name, _)| &**name).collect();
         let gone: Vec<QueueId> = self
             .queues
@@ -112,29 +109,13 @@ impl Broker {
                 .push(Held { wait: Wait::NOTHING, effect: Effect::Detached { consumer: consumer.id } });
         }
         self.commit(Record::Rules { at: now, rules }, true, output);
-        for id in &changed {
-            self.each_expiry(*id, |timers, at, sequence| timers.set(at, *id, sequence));
-        }
+        self.retimings.retain(|(id, _)| !changed.contains(id));
+        self.retimings.extend(changed.into_iter().map(|id| (id, 0)));
         // Limits and single_active may let somebody take more, or another take over.
         for slot in self.consumers.slots(|_| true) {
             self.enlist(slot);
         }
         self.recount_alarms();
-    }
-
-    /// Every entry's end of its time to live.
-    fn each_expiry(
-        &mut self,
-        id: QueueId,
-        mut each: impl FnMut(&mut crate::timers::Timers, Millis, Sequence),
-    ) {
-        let Some(queue) = self.queues.get(id) else { return };
-        for (sequence, entry) in queue.entries.iter().filter(|(_, entry)| entry.state != State::Leased) {
-            let sequence = Sequence(sequence);
-            if let Some(at) = queue.expires_at(sequence, entry, self.messages.row(sequence)) {
-                each(&mut self.timers, at, sequence);
-            }
-        }
     }
 
     /// The change itself, live and in replay.
@@ -203,7 +184,7 @@ impl Broker {
     fn drop_queue(&mut self, id: QueueId) {
         let Some(queue) = self.queues.remove(id) else { return };
         if self.live {
-            self.drains.push(queue.entries);
+            self.drains.push(queue);
             return;
         }
         for (sequence, _) in queue.entries.iter() {

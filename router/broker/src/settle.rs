@@ -50,7 +50,7 @@ impl Broker {
         if queue.is_dead() && matches!(verdict, Verdict::Reject { .. } | Verdict::Fail { .. }) {
             return Err(SettleError::NotAllowed);
         }
-        let durability = queue.settings.durability;
+        let mut durability = queue.settings.durability;
         self.consumers.consumer_mut(slot).drop_lease(lease, sequence);
         match verdict {
             Verdict::Ack => self.ack(now, id, sequence, output),
@@ -63,7 +63,9 @@ impl Broker {
                 if let Some(request) = self.messages.row(sequence).request().cloned() {
                     self.ack(now, id, sequence, output);
                     let reason = crate::dead::shorten(&reason).to_owned();
-                    self.owed.push_back(Owed { request, status: Status::Failed, reason });
+                    // At once, so that both are in one batch whatever else is owed.
+                    let owed = Owed { request, status: Status::Failed, reason };
+                    durability = durability.max(self.answer(now, owed, output).durability);
                 } else if retryable {
                     self.fail_delivery(now, id, sequence, Return::Backoff, output);
                 } else {

@@ -1,7 +1,7 @@
 //! A snapshot: the durable state as it was at one moment, in chunks that another thread encodes, and the way back. Not in it:
 //! what can be rebuilt (indexes, timers, reference counts) and what is volatile (`memory` queues' messages among it).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
@@ -17,10 +17,10 @@ use crate::ids::{Millis, Position, QueueId, Sequence};
 use crate::message::{DeadInfo, Render};
 use crate::messages::{More, Rare, RequestName, Stored};
 use crate::pages::PageMap;
-use crate::queue::{Entry, Kind, Queue, State, Totals};
+use crate::queue::{Entry, Kind, PARKS, Queue, State, Totals};
 use crate::queues::{CHASKI, MAX_QUEUE_ID, Queues};
 use crate::rules::{RulesEntry, chaski_settings, dead_settings};
-use crate::transactions::Outcome;
+use crate::transactions::{Outcome, Outcomes};
 
 /// The version of the chunks' form.
 const FORMAT: u32 = 1;
@@ -53,11 +53,10 @@ enum Part {
     Head(Head),
     History(RulesEntry),
     Queue(QueueRow),
-    Redriven { queue: QueueId, rows: Vec<(Sequence, Millis)> },
-    Parked { queue: QueueId, key: Vec<u8>, letters: Vec<Sequence> },
     Messages(Vec<(Sequence, MessageRow)>),
     Entries { queue: QueueId, rows: Vec<(Sequence, Entry)> },
     Letters { queue: QueueId, rows: Vec<(Sequence, DeadInfo)> },
+    Redriven { queue: QueueId, rows: Vec<(Sequence, Millis)> },
     Window(Remembered),
     Outcomes(Vec<(Sequence, OutcomeRow)>),
     End { messages: u64, entries: u64 },
@@ -71,13 +70,15 @@ struct Head {
     position: Position,
     now: Millis,
     next_queue: u32,
-    rules: Rules,
+    /// Arrival of the newest id that had to leave the dedup window early.
+    forgotten: Option<Millis>,
+    rules: Arc<Rules>,
 }
 
 #[derive(Encode, Decode)]
 struct QueueRow {
     id: QueueId,
-    name: String,
+    name: Arc<str>,
     kind: Kind,
     paused: bool,
     totals: Totals,
@@ -111,7 +112,7 @@ pub struct Snapshot {
     next_message: u64,
     queues: VecDeque<QueueImage>,
     window: DedupImage,
-    outcomes: PageMap<Outcome>,
+    outcomes: Outcomes,
     next_outcome: u64,
     messages_told: u64,
     entries_told: u64,
@@ -124,6 +125,8 @@ struct QueueImage {
     next_entry: u64,
     letters: PageMap<Arc<DeadInfo>>,
     next_letter: u64,
+    redriven: PageMap<Millis>,
+    next_redriven: u64,
 }
 
 impl Broker {
@@ -136,11 +139,12 @@ impl Broker {
             position: self.position,
             now: self.now,
             next_queue: self.queues.next_id().0,
-            rules: (*self.rules).clone(),
+            forgotten: self.dedup.forgotten(),
+            rules: self.rules.clone(),
         })]);
         let mut queues = VecDeque::new();
         for queue in self.queues.iter() {
-            let (id, name) = (queue.id, queue.name.to_string());
+            let (id, name) = (queue.id, queue.name.clone());
             first.push_back(Part::Queue(QueueRow {
                 id,
                 name,
@@ -148,25 +152,15 @@ impl Broker {
                 paused: queue.paused,
                 totals: queue.totals,
             }));
-            if !queue.journaled() {
-                continue;
-            }
-            let redriven: Vec<(Sequence, Millis)> =
-                queue.redriven.iter().map(|(row, at)| (*row, *at)).collect();
-            for rows in redriven.chunks(CHUNK_BYTES / 16) {
-                first.push_back(Part::Redriven { queue: id, rows: rows.to_vec() });
-            }
-            for (key, letters) in &queue.parked {
-                let letters = letters.iter().copied().collect();
-                first.push_back(Part::Parked { queue: id, key: key.to_vec(), letters });
-            }
-            if queue.len() > 0 {
+            if queue.journaled() && queue.len() > 0 {
                 queues.push_back(QueueImage {
                     id,
                     entries: queue.entries.clone(),
                     next_entry: 0,
                     letters: queue.dead.clone(),
                     next_letter: 0,
+                    redriven: queue.redriven.clone(),
+                    next_redriven: 0,
                 });
             }
         }
@@ -242,12 +236,16 @@ impl Snapshot {
             if !rows.is_empty() {
                 return Some(Part::Letters { queue: queue.id, rows });
             }
+            let rows = gather(&queue.redriven, &mut queue.next_redriven, |at| Some((*at, 16)));
+            if !rows.is_empty() {
+                return Some(Part::Redriven { queue: queue.id, rows });
+            }
             self.queues.pop_front();
         }
         if let Some(part) = self.window.next() {
             return Some(Part::Window(part));
         }
-        let rows = gather(&self.outcomes, &mut self.next_outcome, |outcome| {
+        let rows = gather(self.outcomes.rows(), &mut self.next_outcome, |outcome| {
             let Outcome { until, durability, ref confirmations } = *outcome;
             let confirmations = confirmations.to_vec();
             let size = 16 + 16 * confirmations.len();
@@ -388,15 +386,6 @@ impl Restore {
                 Ok(())
             }
             Part::Queue(row) => self.queue(row),
-            Part::Redriven { queue, rows } => {
-                self.find(queue)?.redriven.extend(rows);
-                Ok(())
-            }
-            Part::Parked { queue, key, letters } => {
-                let letters: BTreeSet<Sequence> = letters.into_iter().collect();
-                self.find(queue)?.parked.insert(Arc::from(key), letters);
-                Ok(())
-            }
             Part::Messages(rows) => {
                 rows.into_iter().try_for_each(|(sequence, row)| self.message(sequence, row))
             }
@@ -414,11 +403,18 @@ impl Restore {
                 }
                 Ok(())
             }
+            Part::Redriven { queue, rows } => {
+                let queue = self.find(queue)?;
+                for (sequence, at) in rows {
+                    queue.redriven.insert(sequence.0, at);
+                }
+                Ok(())
+            }
             Part::Window(part) => self.broker.dedup.restore(part).map_err(RestoreError::Contradiction),
             Part::Outcomes(rows) => {
                 for (number, OutcomeRow { until, durability, confirmations }) in rows {
                     let confirmations = Arc::from(confirmations);
-                    self.broker.transactions.insert(number.0, Outcome { until, durability, confirmations });
+                    self.broker.transactions.insert(number, Outcome { until, durability, confirmations });
                 }
                 Ok(())
             }
@@ -452,7 +448,8 @@ impl Restore {
         broker.position = head.position;
         broker.now = head.now;
         broker.dedup.set_max(head.rules.limits.dedup_max_entries);
-        broker.rules = Arc::new(head.rules);
+        broker.dedup.recall(head.forgotten);
+        broker.rules = head.rules;
         // The empty shard's own goes: the snapshot has it too.
         broker.queues = Queues::default();
         Ok(())
@@ -462,7 +459,7 @@ impl Restore {
         let QueueRow { id, name, kind, paused, totals } = row;
         let unknown = RestoreError::Contradiction("a queue is not in its rules");
         let settings = match kind {
-            Kind::Ordinary { .. } => self.settings.get(&name).cloned().ok_or(unknown)?,
+            Kind::Ordinary { .. } => self.settings.get(&*name).cloned().ok_or(unknown)?,
             Kind::Dead { source: None } if id == CHASKI => chaski_settings(&self.broker.rules.limits),
             Kind::Dead { source } => {
                 let source = source.and_then(|source| self.broker.queues.get(source)).ok_or(unknown)?;
@@ -511,6 +508,18 @@ impl Restore {
         queue.bytes += len;
         queue.delayed += u64::from(entry.state == State::Delayed);
         queue.leased += u64::from(entry.state == State::Leased);
+        let source = match queue.kind {
+            Kind::Dead { source } => source,
+            Kind::Ordinary { .. } => None,
+        };
+        if entry.has(PARKS) {
+            let key = broker.messages.row(sequence).key().cloned();
+            let source = source.and_then(|source| broker.queues.get_mut(source));
+            let (Some(key), Some(source)) = (key, source) else {
+                return Err(RestoreError::Contradiction("what parks a key is no dead letter with one"));
+            };
+            source.parked.entry(key).or_default().insert(sequence);
+        }
         broker.messages.hold(sequence);
         self.entries += 1;
         Ok(())

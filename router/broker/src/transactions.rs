@@ -1,6 +1,7 @@
 //! Settle and publish, all or nothing: everything is judged before anything is done, and the outcome is remembered under the
 //! transaction's own id.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::broker::Broker;
@@ -8,11 +9,14 @@ use crate::command::{DiskState, Transaction};
 use crate::config::Durability;
 use crate::effect::{Confirmation, Effect, Held, Output, PublishError, TransactionError, Wait};
 use crate::ids::{ConnectionId, Lease, Millis, QueueId, Sequence};
+use crate::pages::PageMap;
 use crate::publish::{Judged, Taken};
 use crate::record::Record;
 
 /// Outcomes of transactions kept at most; beyond it the oldest go early.
 const MAX_OUTCOMES: usize = 1 << 20;
+/// Confirmations in all of them at most (32 bytes each), likewise.
+const MAX_PARTS: usize = 4 << 20;
 
 /// A transaction that was done.
 #[derive(Clone, Debug)]
@@ -20,6 +24,50 @@ pub(crate) struct Outcome {
     pub(crate) until: Millis,
     pub(crate) durability: Durability,
     pub(crate) confirmations: Arc<[Confirmation]>,
+}
+
+/// Outcomes by the numbers under which the dedup window names them. Cloning is cheap.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcomes {
+    rows: PageMap<Outcome>,
+    /// Confirmations in all of them.
+    parts: usize,
+}
+
+impl Outcomes {
+    pub(crate) fn rows(&self) -> &PageMap<Outcome> {
+        &self.rows
+    }
+
+    pub(crate) fn insert(&mut self, number: Sequence, outcome: Outcome) {
+        self.parts += outcome.confirmations.len();
+        if let Some(replaced) = self.rows.insert(number.0, outcome) {
+            self.parts -= replaced.confirmations.len();
+        }
+    }
+
+    fn get(&self, number: Sequence) -> Option<&Outcome> {
+        self.rows.get(number.0)
+    }
+
+    /// When the oldest leaves the window.
+    pub(crate) fn next_expiry(&self) -> Option<Millis> {
+        self.rows.first().map(|(_, outcome)| outcome.until)
+    }
+
+    /// Lets go what left the window, and the oldest beyond the bounds; at most `budget`.
+    fn expire(&mut self, now: Millis, budget: usize) -> usize {
+        for count in 0..budget {
+            let too_many = self.rows.len() > MAX_OUTCOMES || self.parts > MAX_PARTS;
+            let Some((number, outcome)) = self.rows.first().filter(|(_, it)| it.until <= now || too_many)
+            else {
+                return count;
+            };
+            self.parts -= outcome.confirmations.len();
+            self.rows.remove(number);
+        }
+        budget
+    }
 }
 
 /// One ack of a transaction: who holds it.
@@ -48,7 +96,7 @@ impl Broker {
     ) -> Result<(Vec<Confirmation>, Wait), TransactionError> {
         let hash = self.hash_key.transaction(&transaction.id);
         if let Some(known) = self.dedup.check(hash, now)
-            && let Some(outcome) = self.transactions.get(known.sequence.0)
+            && let Some(outcome) = self.transactions.get(known.sequence)
         {
             let wait = self.numbered(known.wait.position, known.wait.durability);
             return Ok((outcome.confirmations.to_vec(), wait));
@@ -71,11 +119,12 @@ impl Broker {
                 taken
             });
         let mut queues: Vec<QueueId> = acks.iter().map(|ack| ack.queue).collect();
-        let mut seen: Vec<u128> = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut strongest_first = Durability::Memory;
         let mut judged = Vec::with_capacity(transaction.publishes.len());
         for (index, (message, targets, mandatory)) in transaction.publishes.into_iter().enumerate() {
             let id = self.hash_key.message(message.topic(), message.id());
-            let one = if seen.contains(&id) {
+            let one = if !seen.insert(id) {
                 // The second of one id within a transaction is a duplicate once the first is done.
                 None
             } else {
@@ -83,14 +132,18 @@ impl Broker {
                 let index = index as u32;
                 Some(one.map_err(|error| TransactionError::Publish { index, error })?)
             };
-            seen.push(id);
-            if let Some(Judged::New(plan)) = &one {
-                queues.extend(plan.targets.iter());
+            match &one {
+                Some(Judged::New(plan)) => queues.extend(plan.targets.iter()),
+                // The outcome names the first copy: it must not be told before that is durable.
+                Some(Judged::Duplicate(known)) => {
+                    strongest_first = strongest_first.max(known.wait.durability);
+                }
+                _ => {}
             }
             judged.push((message, one, id));
         }
 
-        let durability = self.strongest(&queues);
+        let durability = self.strongest(&queues).max(strongest_first);
         let window_ms = self.window_ms(&queues);
         for ack in acks {
             self.consumers.consumer_mut(ack.slot).drop_lease(ack.lease, ack.sequence);
@@ -129,7 +182,7 @@ impl Broker {
     ) -> Result<Vec<Ack>, TransactionError> {
         let mut found: Vec<Ack> = Vec::with_capacity(acks.len());
         let mut lost = Vec::new();
-        let mut named = std::collections::BTreeSet::new();
+        let mut named = BTreeSet::new();
         for (index, (queue, sequence, lease)) in acks.iter().enumerate() {
             let slot = queue.and_then(|queue| self.holder(queue, *sequence, *lease, connection));
             match slot {
@@ -176,14 +229,6 @@ impl Broker {
 
     /// Lets outcomes go that left the window, and the oldest beyond the bound.
     pub(crate) fn expire_outcomes(&mut self, now: Millis, budget: usize) -> usize {
-        for count in 0..budget {
-            match self.transactions.first() {
-                Some((number, outcome)) if outcome.until <= now || self.transactions.len() > MAX_OUTCOMES => {
-                    self.transactions.remove(number);
-                }
-                _ => return count,
-            }
-        }
-        budget
+        self.transactions.expire(now, budget)
     }
 }

@@ -223,6 +223,7 @@ impl World {
         let kept = |sequence: &Sequence| self.positions.get(sequence).is_some_and(|at| at.0 as usize <= keep);
         self.sequences.retain(|sequence| self.shown.contains(&sequence.0) || kept(sequence));
         self.leases.retain(|lease| self.shown.contains(&lease.0));
+        self.positions.retain(|_, at| at.0 as usize <= keep);
         self.seed += 1;
         self.broker = match self.snapshots.last() {
             None => Broker::new(self.seed, render),

@@ -171,12 +171,12 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         6 => (0..16_u8, 0..3_u8, 1..4_u8)
             .prop_map(|(queue, connection, credit)| Operation::Attach { queue, connection, credit }),
         1 => (some(), 0..4_u8).prop_map(|(consumer, credit)| Operation::Credit { consumer, credit }),
-        5 => (some(), 1..4_u8).prop_map(|(consumer, count)| Operation::Sent { consumer, count }),
+        9 => (some(), 1..4_u8).prop_map(|(consumer, count)| Operation::Sent { consumer, count }),
         18 => (some(), some(), end())
             .prop_map(|(consumer, lease, end)| Operation::Settle { consumer, lease, end }),
         1 => (some(), any::<u8>(), end())
             .prop_map(|(consumer, token, end)| Operation::SettleStale { consumer, token, end }),
-        1 => (some(), any::<u8>()).prop_map(|(consumer, stale)| Operation::Extend { consumer, stale }),
+        2 => (some(), any::<u8>()).prop_map(|(consumer, stale)| Operation::Extend { consumer, stale }),
         1 => (some(), any::<bool>()).prop_map(|(consumer, release)| Operation::Detach { consumer, release }),
         1 => (0..3_u8).prop_map(|connection| Operation::Disconnect { connection }),
         1 => (0..3_u8, 0..3_u8)

@@ -23,7 +23,8 @@ fn queues(variant: u8) -> Vec<Queue> {
         short(both("fast").durability(Durability::Memory).max_messages(4, Overflow::DropOldest)),
         short(both("tight").durability(Durability::Os).max_messages(6, Overflow::Reject)),
         short(both("last").max_messages(3, Overflow::DeadLetterOldest))
-            .with(|settings| (settings.single_active, settings.dedup_window_ms) = (true, 300_000)),
+            .with(|settings| (settings.single_active, settings.dedup_window_ms) = (true, 300_000))
+            .with(|settings| settings.dead_max_messages = Some(2)),
         queue("answers").bind(&["answers.>"]),
     ];
     match variant {
@@ -422,6 +423,7 @@ impl Run {
         self.model = kept.expect("the synced ones are always there").1.clone();
         self.history = vec![(keep, self.model.clone())];
         self.tokens.clear();
+        self.model.journal = keep;
         self.connections += 1;
         self.world.crash(keep);
         let now = self.world.now;

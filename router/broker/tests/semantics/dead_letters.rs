@@ -290,3 +290,86 @@ fn paused_queue_takes_messages_and_delivers_none_until_resumed() {
     world.operate("work", Operation::Resume).expect("the queue is there");
     assert_eq!(world.ids(consumer), ["m"]);
 }
+
+#[test]
+fn redrive_into_a_full_queue_changes_places_with_what_makes_room() {
+    let tight = queue("work")
+        .max_messages(2, Overflow::DeadLetterOldest)
+        .with(|settings| settings.dead_max_messages = Some(2));
+    for edited in [false, true] {
+        let mut world = World::new(std::slice::from_ref(&tight));
+        for id in ["a", "b", "c", "d"] {
+            world.store(draft("work", id));
+        }
+        assert_eq!(world.letters("work").into_keys().collect::<Vec<_>>(), ["a", "b"]);
+        let sequence = world.browse("work.dlq")[0].sequence;
+        let message = draft("work", "a").payload("mended").build();
+        let select = Select { through: Some(sequence), ..Select::default() };
+        let operation = if edited {
+            Operation::RedriveEdited { sequence, message }
+        } else {
+            Operation::Redrive { select, limit: 9 }
+        };
+        assert_eq!(world.operate("work", operation).map(|progress| progress.count), Ok(1));
+        world.restart();
+        assert_eq!(world.letters("work").into_keys().collect::<Vec<_>>(), ["b", "c"]);
+        let consumer = world.attach("work", 9);
+        assert_eq!(world.ids(consumer), ["a", "d"]);
+    }
+}
+
+#[test]
+fn redriven_message_still_waits_for_its_deliver_at() {
+    let mut world = World::new(&[queue("work").max_messages(1, Overflow::DeadLetterOldest)]);
+    let due = world.now.after(10_000);
+    world.store(draft("work", "later").deliver_at(due).ttl(500));
+    world.store(draft("work", "other"));
+    world.operate("work", Operation::Purge { limit: 1 }).expect("it may be purged");
+    world.redrive("work");
+    world.restart();
+    let consumer = world.attach("work", 1);
+    assert_eq!(world.counts("work"), [0, 1, 0, 0]);
+    world.advance(9_999);
+    assert!(world.poll(consumer).is_none());
+    world.advance(1);
+    assert_eq!(world.ids(consumer), ["later"]);
+}
+
+#[test]
+fn cancel_finds_a_scheduled_message_before_others_of_its_id() {
+    let mut world = World::new(&[queue("work").bind(&["work", "also"])]);
+    let due = world.now.after(1_000);
+    world.store(draft("work", "m"));
+    let later = world.store(draft("also", "m").deliver_at(due));
+    world.restart();
+    let cancel = || Operation::Cancel { id: "m".into() };
+    assert_eq!(world.operate("work", cancel()).map(|progress| progress.count), Ok(1));
+    assert!(world.browse("work").iter().all(|browsed| browsed.sequence != later));
+    assert_eq!(world.operate("work", cancel()).map(|progress| progress.count), Ok(1));
+    assert_eq!(world.operate("work", cancel()), Err(OperateError::UnknownId));
+    world.store(draft("work", "n").deliver_at(due));
+    world.advance(1_000);
+    let cancel = Operation::Cancel { id: "n".into() };
+    assert_eq!(world.operate("work", cancel).map(|progress| progress.count), Ok(1), "one that is due, too");
+}
+
+#[test]
+fn alarm_is_told_again_only_at_each_tenfold_of_its_threshold() {
+    let mut world = World::new(&[queue("work").with(|settings| settings.dead_alarm = Some(3))]);
+    let consumer = world.attach("work", 64);
+    for id in 0..300 {
+        world.store(draft("work", &id.to_string()));
+        let delivery = world.next(consumer);
+        world.reject(consumer, &delivery, "bad");
+    }
+    let told: Vec<u64> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::DeadLetter { count, .. } => Some(*count),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [3, 30, 300]);
+    assert_eq!(world.events.len(), 4, "and raised once");
+}

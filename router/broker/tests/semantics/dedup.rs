@@ -134,3 +134,31 @@ fn beyond_the_bound_the_oldest_go_early_and_the_real_window_is_told() {
     assert_eq!(world.broker.dedup_window_ms(), WINDOW);
     assert_eq!(world.windows.last(), Some(&WINDOW));
 }
+
+#[test]
+fn real_window_is_known_after_a_start_from_a_snapshot() {
+    let mut document = rules(1, &[queue("work")]);
+    document.limits.dedup_max_entries = 100;
+    let mut world = World::empty();
+    world.apply(&document).expect("the first rules meet nothing");
+    for id in 0..150 {
+        world.store(draft("work", &id.to_string()));
+        world.advance(100);
+    }
+    let real = world.broker.dedup_window_ms();
+    assert!(real < WINDOW);
+    world.snapshot();
+    world.restart();
+    assert_eq!(world.broker.dedup_window_ms(), real);
+}
+
+#[test]
+fn reply_request_and_late_reply_are_judged_by_the_topic_that_the_client_named() {
+    let mut world = World::new(&[queue("price"), queue("answers").bind(&["answers.>"])]);
+    world.store(draft("price", "q").reply_to("answers.old"));
+    world.publish(draft("price", "q").reply_to("answers.new"));
+    let reply = || draft("answers.old", "r").correlation("q");
+    let sequence = world.store(reply());
+    assert_eq!(world.publish(reply()), duplicate_of(sequence), "known by its own topic, wherever it went");
+    assert!(!world.publish(draft("answers.new", "r")).duplicate);
+}

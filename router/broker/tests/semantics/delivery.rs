@@ -1,6 +1,8 @@
 //! Leases, credit, attempts, fairness.
 
-use chaski_broker::{Command, Confirmation, DeadReason, SettleError, Verdict};
+use chaski_broker::{
+    Attach, Command, Confirmation, ConnectionId, ConsumerId, DeadReason, Effect, Output, SettleError, Verdict,
+};
 
 use crate::harness::{World, draft, queue};
 
@@ -302,4 +304,48 @@ fn commands_about_what_is_gone_do_nothing() {
     world.disconnect(99);
     let unrouted = world.publish(draft("nobody", "m"));
     assert_eq!(unrouted, Confirmation::default());
+}
+
+#[test]
+fn one_command_delivers_a_bounded_part_and_the_rest_follows_at_once() {
+    let mut world = World::new(&[queue("work").max_deliver(1)]);
+    for id in 0..10_000 {
+        world.store(draft("work", &id.to_string()));
+    }
+    let consumer = ConsumerId(world.draw());
+    let attach = Attach { consumer, connection: ConnectionId(1), queue: "work".into(), credit: 20_000 };
+    let mut output = Output::default();
+    world.broker.handle(world.now, Command::Attach(attach), &mut output);
+    let leased = world.stats("work").leased;
+    assert!((1_000..5_000).contains(&leased), "{leased}");
+    assert_eq!(world.broker.next_timeout(), Some(world.now));
+    for _ in 0..100 {
+        let sent = output.effects.drain(..).filter(|held| matches!(held.effect, Effect::Deliver { .. }));
+        let count = sent.count() as u32;
+        world.broker.handle(world.now, Command::Sent { consumer, count }, &mut output);
+        world.broker.handle_timeout(world.now, &mut output);
+    }
+    assert_eq!(world.stats("work").leased, 10_000);
+}
+
+#[test]
+fn each_lease_ends_at_its_own_time() {
+    let mut world = World::new(&[queue("work").with(|settings| settings.ack_wait_ms = 1_000)]);
+    let consumer = world.attach("work", 64);
+    for id in 0..4 {
+        world.store(draft("work", &id.to_string()));
+        world.advance(100);
+    }
+    let deliveries: Vec<_> = std::iter::from_fn(|| world.poll(consumer)).collect();
+    world.ack(consumer, &deliveries[0]);
+    world.extend(consumer, &deliveries[1]);
+    // The others end at 1,200, 1,300 and, extended at 400, at 1,400.
+    let mut leased = Vec::new();
+    for _ in 0..4 {
+        leased.push(world.counts("work")[3]);
+        world.advance(if leased.len() == 1 { 799 } else { 100 });
+    }
+    world.advance(2);
+    leased.push(world.counts("work")[3]);
+    assert_eq!(leased, [3, 3, 2, 1, 0]);
 }

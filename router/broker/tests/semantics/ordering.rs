@@ -212,3 +212,42 @@ fn order_by_key_holds_across_a_restart() {
     world.advance(500);
     assert_eq!(world.ids(consumer), ["k1"]);
 }
+
+#[test]
+fn unparked_key_stays_free_across_a_restart_and_a_snapshot_until_its_next_dead_letter() {
+    let mut world = filled(queue("work").park_key());
+    let consumer = world.attach("work", 64);
+    let k1 = world.next(consumer);
+    world.reject(consumer, &k1, "bad");
+    world.operate("work", Operation::Unpark { key: "k".into() }).expect("it is parked");
+    for snapshot in [false, true] {
+        if snapshot {
+            world.snapshot();
+        }
+        world.restart();
+        assert!(world.stats("work").parked_keys.is_empty(), "from a snapshot: {snapshot}");
+    }
+    let consumer = world.attach("work", 64);
+    let k2 = world.next(consumer);
+    world.reject(consumer, &k2, "bad");
+    assert_eq!(world.stats("work").parked_keys.len(), 1);
+    world.snapshot();
+    world.restart();
+    let by_id = chaski_broker::Select { id: Some("k2".into()), ..Default::default() };
+    world.operate("work", Operation::Redrive { select: by_id, limit: 9 }).expect("it may be redriven");
+    assert!(world.stats("work").parked_keys.is_empty(), "the letter that was unparked parks it no more");
+}
+
+#[test]
+fn redriven_message_takes_its_place_before_what_is_waiting() {
+    let mut world = filled(queue("work").by_key());
+    let consumer = world.attach("work", 64);
+    let k1 = world.next(consumer);
+    world.reject(consumer, &k1, "bad");
+    assert_eq!(world.ids(consumer), ["l1", "k2"]);
+    world.redrive("work");
+    assert!(world.poll(consumer).is_none(), "k2 is leased");
+    world.detach(consumer, true);
+    let consumer = world.attach("work", 64);
+    assert_eq!(world.ids(consumer), ["k1", "l1"]);
+}

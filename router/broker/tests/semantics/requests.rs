@@ -196,3 +196,88 @@ fn correlated_message_that_answers_no_request_is_an_ordinary_one() {
     }
     assert_eq!(world.counts("answers"), [2, 0, 0, 0]);
 }
+
+#[test]
+fn two_replies_in_one_transaction_are_a_first_and_a_late_one() {
+    let mut world = World::new(&[queue("price")]);
+    let inbox = world.subscribe(1, "$inbox.c.1");
+    world.store(ask("q"));
+    let parts = [(reply("q", "5"), false), (reply("q", "6"), false)];
+    let confirmations = world.transact("t", &[], &parts).expect("nothing stands against it");
+    assert_eq!((confirmations[0].routed, confirmations[1].routed), (1, 0));
+    assert_eq!((world.heard(inbox), world.broker.replies_late()), (vec!["5".into()], 1));
+}
+
+#[test]
+fn request_that_repeats_often_takes_no_more_room_than_its_last_reply_to() {
+    let mut document = rules(1, &[queue("price")]);
+    document.limits.replies_max_bytes = 2_000;
+    let mut world = World::empty();
+    world.apply(&document).expect("the first rules meet nothing");
+    let inbox = world.subscribe(1, "$inbox.c.1");
+    world.store(ask("other"));
+    world.publish(reply("other", "5"));
+    world.store(draft("price", "q").reply_to("$inbox.d.0"));
+    for n in 0..1_000 {
+        world.publish(draft("price", "q").reply_to(&format!("$inbox.d.{n}")));
+    }
+    world.heard(inbox);
+    world.publish(ask("other"));
+    assert_eq!(world.heard(inbox), ["5"], "the other request's reply is still kept");
+}
+
+#[test]
+fn requests_leave_the_window_whatever_longer_ones_stand_before_them() {
+    let long = queue("long").with(|settings| settings.dedup_window_ms = 1_000_000);
+    let mut document = rules(1, &[long, queue("price")]);
+    document.limits.replies_max_bytes = 700;
+    let mut world = World::empty();
+    world.apply(&document).expect("the first rules meet nothing");
+    let inbox = world.subscribe(1, "$inbox.c.1");
+    world.store(draft("long", "first").reply_to("$inbox.c.1"));
+    world.publish(reply("first", "1"));
+    world.store(ask("q"));
+    world.advance(130_000);
+    world.store(ask("r"));
+    world.heard(inbox);
+    world.publish(draft("long", "first").reply_to("$inbox.c.1"));
+    assert_eq!(world.heard(inbox), ["1"], "the one that expired made room for the third");
+}
+
+#[test]
+fn request_to_nobody_is_no_responders_even_when_mandatory() {
+    let mut world = World::new(&[]);
+    let request = draft("nobody", "q").reply_to("$inbox.c.1");
+    assert_eq!(world.publish_mandatory(request), Err(PublishError::NoResponders));
+}
+
+#[test]
+fn many_requests_that_die_at_once_are_answered_in_the_batch_of_their_death() {
+    let mut world = World::new(&[queue("price"), queue("answers")]);
+    for id in 0..1_000 {
+        world.store(draft("price", &id.to_string()).reply_to("answers").ttl(1_000));
+    }
+    world.advance(999);
+    let batches = world.batches.len();
+    world.advance(1);
+    assert_eq!(world.counts("answers"), [1_000, 0, 0, 0]);
+    assert_eq!(world.batches.len(), batches + 1);
+}
+
+#[test]
+fn request_that_dies_when_it_would_be_delivered_is_answered_at_once() {
+    let mut world = World::new(&[queue("price").max_deliver(3)]);
+    let inbox = world.subscribe(1, "$inbox.c.>");
+    world.store(ask("q"));
+    let consumer = world.attach("price", 1);
+    let delivery = world.next(consumer);
+    world.nack_after(consumer, &delivery, 10);
+    world.reload(&[queue("price").max_deliver(1)]).expect("nothing stands against it");
+    world.now = world.now.after(10);
+    let mut output = chaski_broker::Output::default();
+    world.broker.handle_timeout(world.now, &mut output);
+    let passed = output.effects.iter().any(|held| {
+        matches!(&held.effect, chaski_broker::Effect::Pass { subscription, .. } if *subscription == inbox)
+    });
+    assert!(passed, "{output:?}");
+}

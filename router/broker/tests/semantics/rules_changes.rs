@@ -1,6 +1,9 @@
 //! New rules on a running shard.
 
-use chaski_broker::{Durability, Ordering, RulesRefused, RulesVersion};
+use chaski_broker::{
+    Attach, Command, ConnectionId, ConsumerId, Durability, Operation, Ordering, Output, RulesRefused,
+    RulesVersion, Ticket,
+};
 
 use crate::harness::{World, draft, queue, rules};
 
@@ -146,4 +149,77 @@ fn refused_rules_change_nothing() {
     assert!(world.reload(&[queue("other")]).is_err());
     assert_eq!((world.broker.position(), world.broker.queue_id("other")), (position, None));
     assert_eq!(world.publish(draft("work", "n")).routed, 1);
+}
+
+#[test]
+fn new_ttl_leaves_a_delay_that_ends_at_the_same_moment_alone() {
+    let mut world = World::new(&[queue("work").ttl(5_000)]);
+    world.store(draft("work", "m"));
+    let consumer = world.attach("work", 1);
+    let delivery = world.next(consumer);
+    world.nack_after(consumer, &delivery, 5_000);
+    world.reload(&[queue("work")]).expect("nothing stands against it");
+    world.advance(5_000);
+    assert_eq!(world.ids(consumer), ["m"]);
+}
+
+#[test]
+fn message_that_was_passed_over_as_expired_is_not_lost_to_a_longer_ttl() {
+    let mut world = World::new(&[queue("work").ttl(1_000)]);
+    world.store(draft("work", "m"));
+    // The driver is late: commands come before the timers that are due.
+    world.now = world.now.after(1_000);
+    let consumer = ConsumerId(world.draw());
+    let attach = Attach { consumer, connection: ConnectionId(1), queue: "work".into(), credit: 1 };
+    world.broker.handle(world.now, Command::Attach(attach), &mut Output::default());
+    let (now, document) = (world.now, rules(2, &[queue("work")]));
+    let change = Command::ApplyRules { ticket: Ticket(1), rules: document, drop_queues: Vec::new() };
+    world.broker.handle(now, change, &mut Output::default());
+    let stats = world.stats("work");
+    assert_eq!((stats.dead, stats.leased), (1, 0), "it died where it was met");
+}
+
+#[test]
+fn ttl_of_a_large_queue_changes_a_part_at_a_time() {
+    let mut world = World::new(&[queue("work")]);
+    for id in 0..10_000 {
+        world.store(draft("work", &id.to_string()));
+    }
+    let ticket = Ticket(world.draw());
+    let document = rules(2, &[queue("work").ttl(1_000)]);
+    let mut output = Output::default();
+    let change = Command::ApplyRules { ticket, rules: document, drop_queues: Vec::new() };
+    world.broker.handle(world.now, change, &mut output);
+    let mut calls = 0;
+    while world.broker.next_timeout().is_some_and(|at| at <= world.now) {
+        world.broker.handle_timeout(world.now, &mut output);
+        calls += 1;
+    }
+    assert!((3..10).contains(&calls), "{calls} calls");
+    let now = world.now.after(1_000);
+    while world.broker.next_timeout().is_some_and(|at| at <= now) {
+        world.broker.handle_timeout(now, &mut output);
+    }
+    assert_eq!(world.stats("work").dead, 10_000);
+}
+
+#[test]
+fn dropped_queue_of_many_messages_goes_a_part_at_a_time() {
+    let mut world = World::new(&[queue("work").by_key(), queue("kept").bind(&["work"])]);
+    for id in 0..10_000 {
+        world.store(draft("work", &id.to_string()).key(&id.to_string()));
+    }
+    world.operate("kept", Operation::Purge { limit: 10_000 }).expect("it may be purged");
+    let document = rules(2, &[queue("kept")]);
+    let (ticket, drop_queues) = (Ticket(1), vec!["work".into()]);
+    let mut output = Output::default();
+    world.broker.handle(world.now, Command::ApplyRules { ticket, rules: document, drop_queues }, &mut output);
+    assert_eq!((world.broker.queue_id("work"), world.broker.messages()), (None, 10_000));
+    let mut calls = 0;
+    while world.broker.next_timeout().is_some_and(|at| at <= world.now) {
+        world.broker.handle_timeout(world.now, &mut output);
+        calls += 1;
+    }
+    assert!((3..10).contains(&calls), "{calls} calls");
+    assert_eq!((world.broker.messages(), world.broker.live_bytes_total()), (0, 0));
 }

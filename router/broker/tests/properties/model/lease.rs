@@ -137,6 +137,7 @@ impl Model {
         let queue = self.queue_mut(name);
         queue.acked += 1;
         let entry = queue.entries.remove(&sequence).expect("it was leased");
+        self.settled(name, &entry);
         self.free_key(name, sequence, &entry);
     }
 
@@ -182,6 +183,9 @@ impl Model {
         assert!(queue.source.is_none(), "a dead letter of {name} dies again");
         queue.died += 1;
         let mut entry = queue.entries.remove(&sequence).expect("it is there");
+        let moved = self.next_position();
+        self.settled(name, &entry);
+        let queue = self.queue_mut(name);
         if queue.settings.on_poison == OnPoison::ParkKey
             && let Some(key) = queue.key(&entry).cloned()
         {
@@ -198,8 +202,14 @@ impl Model {
             first_at: entry.first_at.unwrap_or(now),
             last_at: now,
         });
-        let letter = Entry { state: State::Ready, scheduled: false, attempts: 0, first_at: None, ..entry };
-        self.queue_mut(&format!("{name}.dlq")).entries.insert(sequence, letter);
+        let letter =
+            Entry { state: State::Ready, scheduled: false, attempts: 0, first_at: None, moved, ..entry };
+        let letters = format!("{name}.dlq");
+        let fits = self.make_room(&letters);
+        self.queue_mut(&letters).entries.insert(sequence, letter);
+        if !fits {
+            self.evict(&letters, sequence);
+        }
     }
 
     /// A dead letter is none any more.
@@ -226,7 +236,7 @@ impl Model {
         assert!(self.may_take(id), "{id} may not take {delivery:?} of {name}");
         let queue = self.queue_mut(&name);
         assert!(!queue.paused, "{name} is paused");
-        assert_eq!(queue.next(now), Some(sequence), "the next one of {name}");
+        assert_eq!(queue.next(), Some(sequence), "the next one of {name}");
         assert_eq!(wait.durability.min(queue.settings.durability), queue.settings.durability);
         let max_deliver = queue.settings.max_deliver;
         let entry = queue.entries.get_mut(&sequence).expect("it is the next one");
@@ -241,6 +251,18 @@ impl Model {
                 || position.is_none_or(|position| wait.position >= *position),
             "the delivery of {sequence} in {name} waits for less than its record"
         );
+        if queue.settings.durability != Durability::Memory {
+            assert!(
+                wait.position.0 >= entry.moved,
+                "{sequence} moved to {name} by a record of {}",
+                entry.moved
+            );
+            let settled = entry.draft.key.as_ref().and_then(|key| queue.settled.get(key)).copied();
+            assert!(
+                wait.position.0 >= settled.unwrap_or(0),
+                "{sequence} of {name} waits for {wait:?}, not for the record that settled its key's previous message"
+            );
+        }
         entry.attempts += 1;
         entry.redelivered = true;
         entry.first_at.get_or_insert(now);
@@ -249,18 +271,22 @@ impl Model {
         self.consumers.get_mut(&id).expect("it was just found").unsent.push_back(lease);
     }
 
-    /// What would be delivered now, and was as often as new rules permit, dies instead.
+    /// What would be delivered now, and lived out its time or was delivered as often as new rules permit, dies instead.
     pub(crate) fn bury_worn_out(&mut self) {
         for name in self.queues.keys().cloned().collect::<Vec<_>>() {
             loop {
                 let queue = self.queue(&name);
                 let wanted = !queue.paused && queue.consumers.iter().any(|id| self.may_take(*id));
-                let Some(sequence) = queue.next(self.now).filter(|_| wanted) else { break };
-                let attempts = queue.entries[&sequence].attempts;
-                if queue.settings.max_deliver.is_none_or(|max| attempts < max) {
+                let Some(sequence) = queue.next().filter(|_| wanted) else { break };
+                let entry = &queue.entries[&sequence];
+                let reason = if queue.expires(entry).is_some_and(|at| at <= self.now) {
+                    DeadReason::Expired
+                } else if queue.settings.max_deliver.is_some_and(|max| entry.attempts >= max) {
+                    DeadReason::MaxDeliver
+                } else {
                     break;
-                }
-                self.bury(&name, sequence, DeadReason::MaxDeliver);
+                };
+                self.bury(&name, sequence, reason);
                 self.answer_owed();
             }
         }
@@ -278,49 +304,55 @@ impl Model {
     pub(crate) fn nothing_undelivered(&self) {
         for (name, queue) in self.queues.iter().filter(|(_, queue)| !queue.paused) {
             let taker = queue.consumers.iter().find(|id| self.may_take(**id));
-            if let (Some(taker), Some(sequence)) = (taker, queue.next(self.now)) {
+            if let (Some(taker), Some(sequence)) = (taker, queue.next()) {
                 panic!("{taker} could have {sequence} of {name}");
             }
         }
     }
 
-    /// Whatever is due happens.
+    /// Whatever is due happens, in each queue in order of time: a full dead-letter queue keeps the last to die.
     pub(crate) fn timeouts(&mut self) {
-        let now = self.now;
         for name in self.queues.keys().cloned().collect::<Vec<_>>() {
-            for sequence in self.queue(&name).entries.keys().copied().collect::<Vec<_>>() {
-                if matches!(self.queue(&name).entries[&sequence].state,
-                    State::Leased { ends: Some(ends), .. } if ends <= now)
-                {
-                    let backoff = self.backoff(&name, sequence);
-                    self.fail_delivery(&name, sequence, backoff);
+            while let Some((_, sequence)) = self.queue(&name).first_due(self.now) {
+                if matches!(self.queue(&name).entries[&sequence].state, State::Leased { .. }) {
+                    self.end_leases(&name);
+                    continue;
                 }
+                let now = self.now;
                 let queue = self.queue_mut(&name);
-                let Some(entry) = queue.entries.get(&sequence) else { continue };
-                let leased = matches!(entry.state, State::Leased { .. });
-                if !leased && queue.expires(entry).is_some_and(|at| at <= now) {
+                if queue.expires(&queue.entries[&sequence]).is_some_and(|at| at <= now) {
                     self.bury(&name, sequence, DeadReason::Expired);
                     continue;
                 }
-                let entry = queue.entries.get_mut(&sequence).expect("it was just there");
-                if matches!(entry.state, State::Delayed(_, until) if until <= now) {
-                    entry.state = State::Ready;
-                    entry.scheduled = false;
-                }
+                let entry = queue.entries.get_mut(&sequence).expect("it is due");
+                entry.state = State::Ready;
+                entry.scheduled = false;
             }
+        }
+    }
+
+    /// All leases of a queue that are over end, the first to be over first.
+    fn end_leases(&mut self, name: &str) {
+        let mut over: Vec<(Millis, Lease, Sequence)> = self
+            .queue(name)
+            .entries
+            .iter()
+            .filter_map(|(sequence, entry)| match entry.state {
+                State::Leased { ends: Some(ends), lease, .. } => Some((ends, lease, *sequence)),
+                _ => None,
+            })
+            .filter(|(ends, ..)| *ends <= self.now)
+            .collect();
+        over.sort();
+        for (_, _, sequence) in over {
+            let backoff = self.backoff(name, sequence);
+            self.fail_delivery(name, sequence, backoff);
         }
     }
 
     /// When something happens by itself.
     pub(crate) fn next_due(&self) -> Option<Millis> {
-        let due = self.queues.values().flat_map(|queue| {
-            queue.entries.values().flat_map(|entry| match entry.state {
-                State::Leased { ends, .. } => [ends, None],
-                State::Delayed(until, _) => [Some(until), queue.expires(entry)],
-                State::Ready => [None, queue.expires(entry)],
-            })
-        });
-        due.flatten().min()
+        self.queues.values().filter_map(|queue| queue.first_due(Millis(u64::MAX))).map(|(due, _)| due).min()
     }
 }
 

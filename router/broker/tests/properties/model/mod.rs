@@ -30,6 +30,8 @@ pub(crate) struct Entry {
     /// In the journal's oldest form a mixed message has a position.
     pub(crate) journaled: bool,
     pub(crate) dead: Option<DeadInfo>,
+    /// The least position of the record that moved it here, if it wasn't published here.
+    pub(crate) moved: u64,
 }
 
 /// What it does there.
@@ -55,6 +57,8 @@ pub(crate) struct Queue {
     pub(crate) paused: bool,
     /// Parked keys and the dead letters that park them.
     pub(crate) parked: BTreeMap<String, BTreeSet<Sequence>>,
+    /// For each key the least position of the record that settled its last message.
+    pub(crate) settled: BTreeMap<String, u64>,
     /// In order of attaching.
     pub(crate) consumers: Vec<ConsumerId>,
     pub(crate) acked: u64,
@@ -115,6 +119,8 @@ pub(crate) struct Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub(crate) now: Millis,
+    /// The journal's length before the current call.
+    pub(crate) journal: usize,
     pub(crate) rules: Rules,
     pub(crate) queues: BTreeMap<String, Queue>,
     pub(crate) consumers: BTreeMap<ConsumerId, Consumer>,
@@ -136,6 +142,7 @@ impl Model {
         let rules = crate::harness::rules(0, &[]);
         Model {
             now,
+            journal: 0,
             rules,
             queues: BTreeMap::new(),
             consumers: BTreeMap::new(),
@@ -184,6 +191,23 @@ impl Model {
         passed.sort_by_key(|(subscription, ..)| *subscription);
         self.passes.sort_by_key(|(subscription, ..)| *subscription);
         assert_eq!(passed, self.passes, "what subscriptions get");
+        self.journal = call.journal;
+    }
+
+    /// The least position of a record of the current call.
+    pub(crate) fn next_position(&self) -> u64 {
+        self.journal as u64 + 1
+    }
+
+    /// A message left this queue: the next one of its key waits for that.
+    pub(crate) fn settled(&mut self, name: &str, entry: &Entry) {
+        let position = self.next_position();
+        let queue = self.queue_mut(name);
+        // One that waits for its time is outside the order.
+        let in_order = !entry.scheduled && queue.settings.durability != Durability::Memory;
+        if let Some(key) = queue.key(entry).filter(|_| in_order).cloned() {
+            queue.settled.insert(key, position);
+        }
     }
 
     /// The queue's settings of the current rules, and of its dead-letter queue.
@@ -209,6 +233,7 @@ impl Model {
         let mut worn_out = Vec::new();
         for (name, queue) in &mut self.queues {
             queue.consumers.clear();
+            queue.settled.clear();
             if queue.settings.durability == Durability::Memory {
                 *queue = Queue {
                     paused: queue.paused,
@@ -217,6 +242,7 @@ impl Model {
             }
             for (sequence, entry) in &mut queue.entries {
                 entry.redelivered = true;
+                entry.moved = 0;
                 if matches!(entry.state, State::Leased { .. }) {
                     entry.state = State::Ready;
                     if queue.settings.max_deliver.is_some_and(|max| entry.attempts >= max) {
@@ -246,6 +272,7 @@ impl Queue {
             entries: BTreeMap::new(),
             paused: false,
             parked: BTreeMap::new(),
+            settled: BTreeMap::new(),
             consumers: Vec::new(),
             acked: 0,
             died: 0,
@@ -277,23 +304,20 @@ impl Queue {
     }
 
     /// May go now.
-    pub(crate) fn may_go(&self, sequence: Sequence, entry: &Entry, now: Millis) -> bool {
+    pub(crate) fn may_go(&self, sequence: Sequence, entry: &Entry) -> bool {
         let free = |key: &String| {
             let same = |other: &Entry| self.key(other) == Some(key);
             let leased =
                 self.entries.values().any(|other| same(other) && matches!(other.state, State::Leased { .. }));
             !leased && self.head(key).is_some_and(|(head, _)| head == sequence)
         };
-        entry.state == State::Ready
-            && !self.is_parked(entry)
-            && self.key(entry).is_none_or(free)
-            && self.expires(entry).is_none_or(|at| at > now)
+        entry.state == State::Ready && !self.is_parked(entry) && self.key(entry).is_none_or(free)
     }
 
     /// The next message to deliver.
-    pub(crate) fn next(&self, now: Millis) -> Option<Sequence> {
+    pub(crate) fn next(&self) -> Option<Sequence> {
         let by_key = self.settings.ordering == Ordering::Key;
-        let may_go = self.entries.iter().filter(|(sequence, entry)| self.may_go(**sequence, entry, now));
+        let may_go = self.entries.iter().filter(|(sequence, entry)| self.may_go(**sequence, entry));
         let rank = |entry: &Entry| if by_key { 0 } else { 9 - entry.draft.priority };
         may_go.min_by_key(|(sequence, entry)| (rank(entry), **sequence)).map(|(sequence, _)| *sequence)
     }
@@ -302,6 +326,19 @@ impl Queue {
     pub(crate) fn expires(&self, entry: &Entry) -> Option<Millis> {
         let ttl = [self.settings.ttl_ms, entry.draft.ttl_ms].into_iter().flatten().min()?;
         self.source.is_none().then(|| entry.lives_from.after(ttl))
+    }
+
+    /// What happens next by itself, up to then, and to which message; leases first.
+    pub(crate) fn first_due(&self, now: Millis) -> Option<(Millis, Sequence)> {
+        let due = self.entries.iter().filter_map(|(sequence, entry)| {
+            let (leased, due) = match entry.state {
+                State::Leased { ends, .. } => (true, ends),
+                State::Delayed(_, until) => (false, self.expires(entry).into_iter().chain([until]).min()),
+                State::Ready => (false, self.expires(entry)),
+            };
+            Some((due.filter(|due| *due <= now)?, !leased, *sequence))
+        });
+        due.min().map(|(due, _, sequence)| (due, sequence))
     }
 
     pub(crate) fn oldest_unleased(&self) -> Option<Sequence> {

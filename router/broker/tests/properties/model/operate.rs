@@ -61,11 +61,14 @@ impl Model {
             }
             Operation::Cancel { id } => {
                 let queue = self.queue_mut(name);
-                let found = queue.entries.iter().find(|(_, entry)| {
+                let found = queue.entries.iter().filter(|(_, entry)| {
                     entry.draft.id.as_bytes() == &id[..] && !matches!(entry.state, State::Leased { .. })
                 });
+                // What waits for its time goes first.
+                let found = found.min_by_key(|(sequence, entry)| (!entry.scheduled, **sequence));
                 let sequence = found.map(|(sequence, _)| *sequence).ok_or(OperateError::UnknownId)?;
-                queue.entries.remove(&sequence);
+                let entry = self.queue_mut(name).entries.remove(&sequence).expect("it was just found");
+                self.settled(name, &entry);
                 Ok(one)
             }
             Operation::Unpark { key } => {
@@ -85,6 +88,7 @@ impl Model {
                 break;
             }
             let entry = self.queue_mut(name).entries.remove(&sequence).expect("it was just found");
+            self.settled(name, &entry);
             self.free_key(name, sequence, &entry);
             progress.count += 1;
         }
@@ -108,25 +112,33 @@ impl Model {
             .collect();
         let mut progress = Progress { more: chosen.len() as u64 > limit, ..Progress::default() };
         for sequence in chosen.into_iter().take(limit as usize) {
+            if !self.queue(letters).entries.contains_key(&sequence) {
+                continue;
+            }
             if self.queue(name).settings.overflow == Overflow::Reject && self.queue(name).full(1) {
                 (progress.full, progress.more) = (true, true);
                 break;
             }
-            let fits = self.make_room(name);
-            let entry = self.queue_mut(letters).entries.remove(&sequence).expect("it was just chosen");
+            let Some(entry) = self.queue_mut(letters).entries.remove(&sequence) else { continue };
             self.free_key(letters, sequence, &entry);
+            let due = entry.draft.deliver_at.filter(|due| *due > now);
             let entry = Entry {
-                state: State::Ready,
+                state: due.map_or(State::Ready, |due| State::Delayed(due, due)),
                 attempts: 0,
                 first_at: None,
-                lives_from: now,
+                lives_from: due.unwrap_or(now),
                 dead: None,
-                scheduled: false,
+                scheduled: due.is_some(),
+                moved: self.next_position(),
                 ..entry
             };
             self.queue_mut(name).entries.insert(sequence, entry);
-            if !fits {
-                self.evict(name, sequence);
+            while self.queue(name).full(0) {
+                let free = |entry: &Entry| !matches!(entry.state, State::Leased { .. });
+                let mut others = self.queue(name).entries.iter();
+                let other = others.find(|(other, entry)| **other != sequence && free(entry));
+                let evicted = other.map_or(sequence, |(other, _)| *other);
+                self.evict(name, evicted);
             }
             progress.count += 1;
         }

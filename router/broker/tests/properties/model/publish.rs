@@ -67,6 +67,7 @@ impl Model {
         }
         let mut queues: Vec<String> = acks.iter().map(|(queue, ..)| queue.clone()).collect();
         let mut judged = Vec::new();
+        let mut strongest_first = Durability::Memory;
         let mut seen = BTreeSet::new();
         for (index, (draft, mandatory)) in (0..).zip(publishes) {
             if !seen.insert((draft.topic.clone(), draft.id.clone())) {
@@ -75,8 +76,10 @@ impl Model {
             }
             match self.judge(draft, *mandatory, &mut taken) {
                 Ok(one) => {
-                    if let Judged::New { targets, .. } = &one {
-                        queues.extend(targets.iter().cloned());
+                    match &one {
+                        Judged::New { targets, .. } => queues.extend(targets.iter().cloned()),
+                        Judged::Duplicate(known) => strongest_first = strongest_first.max(known.durability),
+                        Judged::Late => {}
                     }
                     judged.push(Some(one));
                 }
@@ -88,7 +91,8 @@ impl Model {
         }
         let confirmations = outcome.as_ref().expect("nothing stands against it");
         assert_eq!(confirmations.len(), publishes.len());
-        let (durability, window_ms) = (self.strongest(&queues), self.window_ms(&queues));
+        let durability = self.strongest(&queues).max(strongest_first);
+        let window_ms = self.window_ms(&queues);
         for (queue, sequence, _) in acks {
             self.ack(queue, *sequence);
         }
@@ -134,11 +138,11 @@ impl Model {
         }
         let (targets, subscriptions) = self.resolve(&topic);
         if targets.is_empty() && subscriptions.is_empty() {
-            if mandatory {
-                return Err(PublishError::Unroutable);
-            }
             if draft.reply_to.is_some() {
                 return Err(PublishError::NoResponders);
+            }
+            if mandatory {
+                return Err(PublishError::Unroutable);
             }
         }
         for name in &targets {
@@ -214,7 +218,8 @@ impl Model {
     fn repeat(&mut self, draft: &Draft, known: &Known) {
         let name = (draft.topic.clone(), draft.id.clone());
         let reply_to = draft.reply_to.clone().expect("a request has a reply_to");
-        if let Some(request) = self.requests.get_mut(&name) {
+        let now = self.now;
+        if let Some(request) = self.requests.get_mut(&name).filter(|request| request.until > now) {
             match request.reply.clone() {
                 None => request.moved_to = Some(reply_to),
                 Some(reply) => self.store_own(&reply, &reply_to),
@@ -237,7 +242,20 @@ impl Model {
 
     /// Requests that died are answered at the call's end.
     pub(crate) fn answer_owed(&mut self) {
-        for (draft, status) in std::mem::take(&mut self.owed) {
+        // Several that die at once are answered in an order of the broker's own.
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.sort_by_key(|(draft, status)| {
+            let request = self.requests.get(&(draft.topic.clone(), draft.id.clone()));
+            let moved_to = request.filter(|request| request.until > self.now);
+            let reply_to = moved_to.and_then(|request| request.moved_to.as_ref()).or(draft.reply_to.as_ref());
+            let place = self.stored.iter().position(|(_, stored)| {
+                Some(&stored.topic) == reply_to
+                    && stored.correlation.as_ref() == Some(&draft.id)
+                    && stored.payload.starts_with(status)
+            });
+            place.unwrap_or(usize::MAX)
+        });
+        for (draft, status) in owed {
             let name = (draft.topic.clone(), draft.id.clone());
             let request = self.requests.get(&name).filter(|request| request.until > self.now);
             if request.is_some_and(|request| request.reply.is_some()) {
@@ -265,7 +283,6 @@ impl Model {
             ..Draft::default()
         };
         assert!(!targets.is_empty(), "requests of this test are answered into a queue that is always there");
-        // Several that die at once are answered in an order of the broker's own.
         let place = self.stored.iter().position(|(_, stored)| {
             stored.topic == draft.topic
                 && stored.correlation == draft.correlation
@@ -326,6 +343,7 @@ impl Model {
                 redelivered: false,
                 journaled,
                 dead: None,
+                moved: 0,
             };
             let before = self.queue_mut(name).entries.insert(sequence, entry);
             assert!(before.is_none(), "sequence {sequence} is in {name} already");
@@ -352,6 +370,8 @@ impl Model {
         }
         queue.dropped += 1;
         let entry = queue.entries.remove(&sequence).expect("it is there");
+        self.settled(name, &entry);
+        self.free_key(name, sequence, &entry);
         if entry.draft.reply_to.is_some() && self.queue(name).source.is_none() {
             self.owed.push((entry.draft, "Rejected"));
         }
