@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// The size of a journal segment
     #[arg(long, value_name = "SIZE", value_parser = size)]
     segment_size: Option<u64>,
+    /// How much the journal grows before a snapshot is taken (or twice the last snapshot, if that is more)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    snapshot_after: Option<u64>,
     /// What is logged: a level, or targets with levels (`info,chaski_server=debug`)
     #[arg(long, default_value = "info", value_name = "FILTER")]
     log: String,
@@ -126,6 +129,9 @@ fn config(args: &Args) -> Config {
     }
     if let Some(bytes) = args.segment_size {
         config.segment_bytes = bytes;
+    }
+    if let Some(bytes) = args.snapshot_after {
+        config.snapshot_bytes = bytes;
     }
     config
 }

@@ -63,6 +63,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Free bytes below which publishes are refused. Default 1 GiB.
     pub low_disk_bytes: u64,
+    /// A snapshot is taken once the journal has grown by this, or by twice the last snapshot if that is more. Default 256 MiB.
+    pub snapshot_bytes: u64,
 }
 
 impl Config {
@@ -77,6 +79,7 @@ impl Config {
             tls: TlsConfig::Dev,
             segment_bytes: options.segment_bytes,
             low_disk_bytes: options.low_disk_bytes,
+            snapshot_bytes: options.snapshot_min_bytes,
         }
     }
 }
@@ -110,6 +113,7 @@ impl Server {
         let options = chaski_journal::Options {
             segment_bytes: config.segment_bytes,
             low_disk_bytes: config.low_disk_bytes,
+            snapshot_min_bytes: config.snapshot_bytes,
             ..Default::default()
         };
         let data = config.data.clone();

@@ -168,7 +168,7 @@ fn all_mistakes_are_told_at_once_each_at_its_place() {
             rules.toml:2:14: `queue.billing.ack_wait` takes a duration with its unit, such as "30s", and this is an integer
             rules.toml:3:14: `queue.billing.overflow` cannot be "rejct"; did you mean `reject`?
             rules.toml:4:16: `queue.billing.durability` cannot be "disk"; known here: `fsync`, `os`, `memory`
-            rules.toml:5:17: `queue.billing.max_deliver` is 0; it takes 1 to 4294967295
+            rules.toml:5:17: `queue.billing.max_deliver` is 0; it takes 1 to 4294967295, or "unlimited" written out
             rules.toml:6:17: `queue.billing.single_active` takes `true` or `false`, and this is a string
             rules.toml:7:7: `queue.billing.ttl`: `1 fortnight` is not a duration: write a whole number with its unit, as `30s`, `250ms`, `5m`, `2h` or `7d`
             rules.toml:8:18: `queue.billing.backoff[1]` takes a duration with its unit, such as "30s", and this is an integer

@@ -58,8 +58,8 @@ fn refusal(refused: &RulesRefused) -> Refusal {
         RulesRefused::Version(_) => Code::Conflict.into(),
         RulesRefused::NotEmpty { queue, messages } => {
             let detail = format!(
-                "queue `{queue}` would vanish with {messages} messages in it, dead letters counted: consume or purge them, or name the \
-                 queue as one to drop (--drop-queue {queue})"
+                "queue `{queue}` would vanish with what is in it (messages and dead letters: {messages}): consume or purge them, or \
+                 name the queue as one to drop (--drop-queue {queue})"
             );
             Refusal::new(Code::QueueNotEmpty, detail)
         }

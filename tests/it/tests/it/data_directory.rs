@@ -145,7 +145,7 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
-fn segments_roll_and_old_ones_go() {
+fn a_backlog_over_several_segments_survives_a_crash() {
     let router = Setup::default().rules("[queue.q]\n").arg("--segment-size=1MiB").start();
     let line = "x".repeat(1000);
     let input: String = (0..4000).map(|_| format!("{line}\n")).collect();
@@ -155,6 +155,43 @@ fn segments_roll_and_old_ones_go() {
     assert_eq!(router.count("q", "ready"), 4000);
     let all = router.cli(&["consume", "q", "--count", "4000"]).ok();
     assert_eq!(all.stdout.matches(&line).count(), 4000);
+}
+
+/// Whether the journal's first segment is gone, and two snapshots stand.
+fn trimmed(data: &Path) -> bool {
+    let snapshots = walk(data).into_iter().filter(|path| path.extension().is_some_and(|e| e == "snapshot"));
+    let first = segments(data).remove(0);
+    snapshots.count() == 2 && !first.ends_with("00000000000000000001.seg")
+}
+
+#[test]
+fn old_segments_go_and_what_still_lives_in_them_moves_and_survives_a_crash() {
+    let setup = Setup::default().rules("[queue.q]\n[queue.keep]\n");
+    let router = setup.arg("--segment-size=1MiB").arg("--snapshot-after=2MiB").start();
+    let data = router.setup().data_directory().to_owned();
+    let kept = format!("kept {}", "k".repeat(500));
+    for n in 0..10 {
+        router.cli(&["publish", "keep", &kept, "--id", &format!("kept-{n}")]).ok();
+    }
+    let lines: String = (0..1500).map(|_| format!("{}\n", "x".repeat(1000))).collect();
+    let mut rounds = 0;
+    while !trimmed(&data) {
+        rounds += 1;
+        assert!(rounds < 60, "nothing was trimmed: {:?}", walk(&data));
+        router.cli_with(&["publish", "q", "--lines"], lines.as_bytes()).ok();
+        router.cli(&["consume", "q", "--count", "1500"]).ok();
+    }
+    let router = router.crash();
+    assert_eq!((router.count("keep", "ready"), router.count("q", "messages")), (10, 0));
+    let left = router.all(&["consume", "keep", "--count", "10"]);
+    for (n, message) in left.iter().enumerate() {
+        assert_eq!(
+            (&message["id"], &message["payload"]),
+            (&format!("kept-{n}").into(), &kept.as_str().into())
+        );
+    }
+    let again = router.one(&["publish", "keep", &kept, "--id", "kept-3"]);
+    assert_eq!(again["duplicate"], true, "the dedup window is in the snapshot too");
 }
 
 #[test]
