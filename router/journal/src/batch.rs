@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use crate::format::{BATCH_HEADER, BatchHeader, MAX_RECORD, RECORD_HEADER, put_record_header};
 use crate::journal::Position;
+use crate::replay::Records;
 
 /// Buffers kept for reuse, and the largest that is: fresh megabytes cost a page fault each 4 KiB.
 const POOLED: usize = 4;
@@ -16,6 +17,8 @@ static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub struct Batch {
     now_ms: u64,
+    /// Where the owner counts its first record.
+    expected: Option<Position>,
     records: u32,
     buffer: Vec<u8>,
 }
@@ -26,7 +29,7 @@ impl Batch {
         let pooled = POOL.lock().expect("nothing panics with the pool").pop();
         let mut buffer = pooled.unwrap_or_default();
         buffer.resize(BATCH_HEADER, 0);
-        Batch { now_ms, records: 0, buffer }
+        Batch { now_ms, expected: None, records: 0, buffer }
     }
 
     /// The batch's time.
@@ -37,6 +40,28 @@ impl Batch {
     /// Sets the time.
     pub fn set_now(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
+    }
+
+    /// Says at which position the owner counts the first record of this batch, so that the journal can check it.
+    pub fn expect_first(&mut self, first: Position) {
+        self.expected = Some(first);
+    }
+
+    /// The first record gets this position. An owner that counts otherwise would from now on ask for other bodies than it
+    /// wrote, and after a restart rebuild another state: better none.
+    ///
+    /// # Panics
+    ///
+    /// When [`Batch::expect_first`] said another position.
+    pub fn check_first(&self, first: Position) {
+        if let Some(expected) = self.expected {
+            assert_eq!(expected, first, "the journal and its owner count records differently");
+        }
+    }
+
+    /// The records, first to last.
+    pub fn records(&self) -> Records<'_> {
+        Records::of(&self.buffer[BATCH_HEADER..])
     }
 
     /// Adds a record: `encode` appends its bytes.

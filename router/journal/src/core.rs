@@ -33,9 +33,10 @@ pub(crate) struct Snapshots {
     pub(crate) kept: Vec<(Position, u64)>,
     /// Bytes of log behind the newest when this process started.
     pub(crate) bytes_before: u64,
-    /// `appended_bytes` when the newest was begun, and when one was last tried.
+    /// `appended_bytes` when the newest was begun …
     pub(crate) begun_at: u64,
-    pub(crate) tried_at: u64,
+    /// … and when one was begun after it that is not finished.
+    pub(crate) tried_at: Option<u64>,
 }
 
 pub(crate) struct Core {
@@ -48,7 +49,7 @@ pub(crate) struct Core {
     status: Mutex<Status>,
     /// `synced`, `failure` or `ended` changed.
     moved: Condvar,
-    /// Wakes the log's writer when a snapshot wants a sync.
+    /// Wakes the log's writer when a snapshot wants a sync, or another thread has failed.
     wake: Mutex<Option<Box<dyn Fn() + Send>>>,
     progress: Box<dyn Fn(Progress) + Send + Sync>,
     _lock: Box<dyn StorageLock>,
@@ -91,7 +92,7 @@ impl Core {
         self.moved.notify_all();
     }
 
-    /// Ends the log: told once.
+    /// Ends the log, whichever thread saw the disk fail: told once.
     pub(crate) fn fail(&self, failure: Failure) {
         let mut first = false;
         self.update(|status| {
@@ -100,10 +101,17 @@ impl Core {
         });
         if first {
             self.tell(Progress::Failed(failure));
+            self.wake_writer();
         }
     }
 
-    pub(crate) fn on_want_sync(&self, wake: Box<dyn Fn() + Send>) {
+    fn wake_writer(&self) {
+        if let Some(wake) = &*self.wake.lock().expect("nothing panics with the waker") {
+            wake();
+        }
+    }
+
+    pub(crate) fn on_wake(&self, wake: Box<dyn Fn() + Send>) {
         *self.wake.lock().expect("nothing panics with the waker") = Some(wake);
     }
 
@@ -117,9 +125,7 @@ impl Core {
             if !status.want_sync {
                 status.want_sync = true;
                 drop(status);
-                if let Some(wake) = &*self.wake.lock().expect("nothing panics with the waker") {
-                    wake();
-                }
+                self.wake_writer();
                 status = self.status();
                 continue;
             }
@@ -139,7 +145,7 @@ impl Core {
     }
 
     pub(crate) fn room(&self) -> RoomInfo {
-        let active = self.table.all().pop();
+        let active = self.table.last();
         let left = active.map_or(0, |segment| segment.capacity.saturating_sub(segment.info().bytes));
         let mut info = self.spares.room();
         info.allocated_bytes += left;
@@ -164,9 +170,9 @@ impl Core {
         let status = self.status();
         let last = status.snapshots.kept.last().map_or(0, |(_, bytes)| *bytes);
         let threshold = self.options.snapshot_min_bytes.max(2 * last);
-        let tried = status.snapshots.tried_at;
         // A snapshot that failed is tried again after a quarter of the way, not at once.
-        let again = tried == status.snapshots.begun_at || status.appended_bytes - tried >= threshold / 4;
+        let tried = status.snapshots.tried_at;
+        let again = tried.is_none_or(|tried| status.appended_bytes - tried >= threshold / 4);
         status.grown() >= threshold && again
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::storage::{LockError, Storage, StorageFile, StorageLock};
 
@@ -18,16 +19,27 @@ pub struct DiskStorage {
 }
 
 impl DiskStorage {
-    /// Makes the directory if it is not there.
+    /// Makes the directory if it is not there, durable with every directory above it that was missing. Raises this
+    /// process's soft limit of open files to the hard one: each segment of the log is one.
     pub fn new(path: impl Into<PathBuf>) -> io::Result<DiskStorage> {
         let path = path.into();
-        if !path.is_dir() {
+        let missing: Vec<_> = path.ancestors().take_while(|path| !path.is_dir()).collect();
+        if !missing.is_empty() {
             std::fs::create_dir_all(&path)?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        }
+        for made in missing {
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         }
+        raise_open_files();
         Ok(DiskStorage { path })
     }
+}
+
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, opening a file too many says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 struct DiskLock {

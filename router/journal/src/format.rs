@@ -111,9 +111,10 @@ impl SegmentHeader {
         if crc32c::crc32c(&bytes[..SEGMENT_HEADER - 4]) != u32_at(bytes, SEGMENT_HEADER - 4) {
             return Err(HeaderFault::Damaged("the segment header's checksum is wrong"));
         }
-        let version = u32_at(bytes, 8);
-        if version > FORMAT_VERSION {
-            return Err(HeaderFault::Newer(version));
+        match u32_at(bytes, 8) {
+            0 => return Err(HeaderFault::Damaged("no format has the version 0")),
+            1..=FORMAT_VERSION => {}
+            newer => return Err(HeaderFault::Newer(newer)),
         }
         Ok(SegmentHeader {
             previous_sealed: u32_at(bytes, 12) & 1 == 1,

@@ -1,5 +1,6 @@
 //! What the owner of a journal holds: the trait and its small types. Shaped so that another implementation could append to a
-//! replicated log: append a batch, read from a position, trim before a position, and an append may fail as fenced.
+//! replicated log: append a batch, read from a position, trim before a position, and an append may fail as fenced
+//! (`tests/fenced.rs` is a small one).
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -166,13 +167,13 @@ pub struct SnapshotInfo {
     pub chunks: u64,
 }
 
-/// Why a snapshot was not written. The log goes on; the former snapshots stand.
+/// Why a snapshot was not written. The former snapshots stand.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The disk is full.
+    /// The disk is full. The log goes on.
     #[error("no room for a snapshot: {0}; free some space, it is tried again")]
     NoRoom(std::io::Error),
-    /// The disk failed.
+    /// The disk failed. When it was a write or an fsync, the log has ended with it.
     #[error("cannot write the snapshot: {0}")]
     Io(std::io::Error),
     /// The journal ended before the records that the snapshot covers were durable.
@@ -180,13 +181,16 @@ pub enum SnapshotError {
     Ended,
 }
 
-/// A log with one owner.
+/// A log with one owner. Another implementation hands out its own [`Reader`] and [`SnapshotWriter`]: see [`crate::Fetch`] and
+/// [`crate::SnapshotSink`].
 pub trait Journal: Send {
     /// The position of the next record.
     fn next_position(&self) -> Position;
 
     /// Takes a batch whole; never waits for the disk. `sync` says that somebody waits for its fdatasync. Without it the
-    /// batch is written at once and synced with the next one that asks, or when the log goes idle.
+    /// batch is written at once and synced with the next one that asks, or when the log goes idle. Its first record gets
+    /// [`Journal::next_position`]; [`Batch::expect_first`] has that checked. Whether it was fenced or failed comes as
+    /// [`Progress::Failed`], and nothing of it or behind it was told as synced then.
     fn append(&mut self, batch: Batch, sync: bool);
 
     /// Batches that are not yet written, or not yet synced where that was asked for.
@@ -198,7 +202,8 @@ pub trait Journal: Send {
     /// How the disk stands.
     fn room(&self) -> RoomInfo;
 
-    /// The segments, oldest first. The last one is being written.
+    /// The segments, oldest first. The last one is being written. Costs a lock a segment: for once a second, not for each
+    /// batch; so do [`Journal::stats`].
     fn segments(&self) -> Vec<SegmentInfo>;
 
     /// Forgets the sealed segments that lie wholly in this range. The caller says that nothing live is in it and that both
@@ -210,11 +215,24 @@ pub trait Journal: Send {
     /// fewer than two.
     fn trimmable_before(&self) -> Option<Position>;
 
-    /// Begins a snapshot of the state as it is after the record at `at`, which may still be on its way to the disk: the
-    /// snapshot becomes valid after it. The writer is meant for a thread of the caller's.
+    /// Begins a snapshot of the state as it is after the record at `at`. The state may run ahead of the disk, and even of
+    /// [`Journal::append`]: the snapshot gets its name, and counts, only once the record at `at` is durable. The caller
+    ///
+    /// - takes the state in the same turn: it holds the effect of every record up to `at` and of none behind it. `at` is the
+    ///   state machine's own position, so records that lie in a batch not yet appended are part of it;
+    /// - goes on appending. [`SnapshotWriter::finish`] blocks until the record at `at` is durable, and has it synced if
+    ///   nobody else does; on the thread that appends it would wait for itself;
+    /// - writes one snapshot at a time, each at or behind the last one's position (checked: what lies before the older of
+    ///   two may be trimmed);
+    /// - passes the time of the state as `now_ms`: a restart's clock does not begin below it;
+    /// - drops the writer to give up. No room, on the disk or under another name, means to try again when
+    ///   [`Journal::snapshot_due`] says so; an error of a write or fsync is told as [`Progress::Failed`] too.
+    ///
+    /// After a restart it restores the chunks of [`crate::Recovery::snapshot`] first. The replay then begins with the record
+    /// behind `at`, in the middle of a batch if need be.
     fn begin_snapshot(&mut self, at: Position, now_ms: u64) -> SnapshotWriter;
 
-    /// Whether the log has grown enough for a snapshot.
+    /// Whether the log has grown enough for a snapshot. It doesn't know of one that is being written.
     fn snapshot_due(&self) -> bool;
 
     /// The journal in numbers.

@@ -37,7 +37,6 @@ mod names;
 mod open;
 mod reader;
 mod recover;
-
 mod repair;
 mod replay;
 mod scan;
@@ -59,11 +58,10 @@ pub use journal::{
 };
 pub use local::LocalJournal;
 pub use open::{CutTail, Recovery, open};
-pub use reader::{ReadError, Reader};
-
+pub use reader::{Answers, Fetch, ReadError, Reader};
 pub use repair::{LostRange, RepairReport, repair};
 pub use replay::{Records, ReplayBatch};
-pub use snapshot::SnapshotWriter;
+pub use snapshot::{SnapshotSink, SnapshotWriter};
 pub use snapshot_file::SnapshotReader;
 pub use stepped::{Step, SteppedJournal};
 pub use storage::{LockError, Storage, StorageFile, StorageLock};

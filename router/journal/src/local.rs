@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -12,8 +13,8 @@ use crate::batch::Batch;
 use crate::core::Core;
 use crate::journal::{Failure, Journal, Position, RoomInfo, SegmentInfo, Stats};
 use crate::log::{Log, WriteError};
-use crate::reader::Reader;
-use crate::snapshot::SnapshotWriter;
+use crate::reader::{LocalReads, Reader};
+use crate::snapshot::{LocalSnapshot, SnapshotWriter};
 use crate::spares;
 
 #[derive(Default)]
@@ -42,7 +43,7 @@ impl Handover {
 pub struct LocalJournal {
     core: Arc<Core>,
     handover: Arc<Handover>,
-    reader: Reader,
+    reads: LocalReads,
     next_position: u64,
     threads: Vec<JoinHandle<()>>,
 }
@@ -50,22 +51,24 @@ pub struct LocalJournal {
 impl LocalJournal {
     pub(crate) fn new(core: Arc<Core>, log: Log) -> io::Result<LocalJournal> {
         let handover = Arc::new(Handover::default());
-        let reader = Reader::new(core.options.waiting_reads);
+        let reads = LocalReads::new(core.options.waiting_reads);
         let next_position = core.status().written.0 + 1;
-        let mut threads = reader.start(&core, core.options.reader_threads)?;
+        let mut threads = reads.start(&core, core.options.reader_threads)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.into()).spawn(run)
         };
         let shared = Arc::clone(&core);
-        threads.push(spawn("chaski-spares", Box::new(move || spares::keep(&shared)))?);
+        // The first look is over before the owner takes anything, so that a full disk is known from the start.
+        let room = spares::look(&core, None);
+        threads.push(spawn("chaski-spares", Box::new(move || spares::keep(&shared, room)))?);
         let (shared, queue) = (Arc::clone(&core), Arc::clone(&handover));
         threads.push(spawn("chaski-journal", Box::new(move || run(&shared, &queue, log)))?);
         let queue = Arc::clone(&handover);
-        core.on_want_sync(Box::new(move || {
+        core.on_wake(Box::new(move || {
             queue.lock().woken = true;
             queue.filled.notify_one();
         }));
-        Ok(LocalJournal { core, handover, reader, next_position, threads })
+        Ok(LocalJournal { core, handover, reads, next_position, threads })
     }
 
     fn end(&mut self) {
@@ -76,7 +79,7 @@ impl LocalJournal {
             join(writer);
         }
         self.core.spares.stop();
-        self.reader.close();
+        self.reads.close();
         self.threads.drain(..).for_each(join);
     }
 }
@@ -94,6 +97,7 @@ impl Journal for LocalJournal {
     }
 
     fn append(&mut self, batch: Batch, sync: bool) {
+        batch.check_first(Position(self.next_position));
         let mut queue = self.handover.lock();
         if queue.failed {
             return;
@@ -110,7 +114,7 @@ impl Journal for LocalJournal {
     }
 
     fn reader(&self) -> Reader {
-        self.reader.clone()
+        Reader::new(self.reads.clone())
     }
 
     fn room(&self) -> RoomInfo {
@@ -130,7 +134,7 @@ impl Journal for LocalJournal {
     }
 
     fn begin_snapshot(&mut self, at: Position, now_ms: u64) -> SnapshotWriter {
-        SnapshotWriter::begin(&self.core, at, now_ms)
+        LocalSnapshot::begin(&self.core, at, now_ms)
     }
 
     fn snapshot_due(&self) -> bool {
@@ -154,7 +158,11 @@ impl Drop for LocalJournal {
 
 /// The writer's loop.
 fn run(core: &Core, handover: &Handover, mut log: Log) {
-    let outcome = write(core, handover, &mut log);
+    let outcome = catch_unwind(AssertUnwindSafe(|| write(core, handover, &mut log)));
+    // Without its thread the log would only stand still, and nobody would know.
+    let outcome = outcome.unwrap_or_else(|_| {
+        Err(Failure::Io { what: "write the log".to_owned(), error: "its thread panicked".to_owned() })
+    });
     if let Err(failure) = outcome {
         let mut queue = handover.lock();
         queue.failed = true;
@@ -170,6 +178,10 @@ fn write(core: &Core, handover: &Handover, log: &mut Log) -> Result<(), Failure>
     let mut waiting = VecDeque::new();
     loop {
         let (quiet, stop) = wait(core, handover, log, &mut waiting);
+        // The keeper or a snapshot may have seen the disk fail.
+        if let Some(failure) = core.status().failure.clone() {
+            return Err(failure);
+        }
         let bytes = waiting.back().map_or(usize::MAX, |(batch, _)| batch.bytes());
         let outcome = match quiet {
             true => log.idle(),

@@ -251,6 +251,8 @@ impl Log {
         self.active.with(|state| {
             state.footer = bytes.len() as u64;
             state.sealed = true;
+            // It stays for as long as the segment.
+            state.index.entries.shrink_to_fit();
         });
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::damage::{self, DamagedRange};
+use crate::damage::{self, DamageFault, DamagedRange};
 use crate::error::{Corruption, OpenError};
 use crate::format::{FORMAT_VERSION, HeaderFault, SEGMENT_HEADER, SegmentHeader};
 use crate::journal::{Options, Position};
@@ -222,14 +222,24 @@ impl Recovery {
         };
         let mut damage = Vec::new();
         if damaged.contains(&number) {
-            damage = damage::read(&*self.storage, number).map_err(fails)?.ok_or_else(|| {
-                self.corrupt(number, 0, None, "the segment's damage file can't be understood")
-            })?;
+            damage = match damage::read(&*self.storage, number).map_err(fails)? {
+                Ok(ranges) => ranges,
+                Err(DamageFault::Damaged) => {
+                    let what = "the segment's damage file can't be understood";
+                    return Err(self.corrupt(number, 0, None, what));
+                }
+                Err(DamageFault::Newer(found)) => {
+                    let file = self.storage.path(&names::damage(number));
+                    return Err(OpenError::FormatNewer { file, found, supported: FORMAT_VERSION });
+                }
+            };
         }
         Ok(Unverified { header, file, end: End::Open, damage })
     }
 
-    /// The newest snapshot that is whole, if there is one: restore it before the replay.
+    /// The newest snapshot that is whole, if there is one: restore all of its chunks before the replay, which begins behind
+    /// [`SnapshotReader::position`]. It was read through when the directory was opened; a chunk that can't be read now is an
+    /// error all the same.
     pub fn snapshot(&mut self) -> Option<SnapshotReader> {
         self.snapshot.as_ref().map(SnapshotReader::again)
     }

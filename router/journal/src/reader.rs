@@ -57,7 +57,7 @@ pub enum ReadError {
 }
 
 /// What a read yields: one answer for each position, in the order asked.
-type Answers = Vec<(Position, Result<Bytes, ReadError>)>;
+pub type Answers = Vec<(Position, Result<Bytes, ReadError>)>;
 
 struct Job {
     positions: Vec<Position>,
@@ -82,9 +82,15 @@ impl Shared {
     }
 }
 
+/// Finds records; implemented by whoever implements [`crate::Journal`].
+pub trait Fetch: Send + Sync {
+    /// Calls `done` with one answer for each position, in the order asked. Never blocks the caller.
+    fn fetch(&self, positions: Vec<Position>, done: Box<dyn FnOnce(Answers) + Send>);
+}
+
 /// A handle for reading; cheap to clone.
 #[derive(Clone)]
-pub struct Reader(Arc<Shared>);
+pub struct Reader(Arc<dyn Fetch>);
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,17 +99,24 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(limit: usize) -> Reader {
-        Reader(Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), limit }))
+    /// Reads there.
+    pub fn new(fetch: impl Fetch + 'static) -> Reader {
+        Reader(Arc::new(fetch))
     }
 
     /// Reads records and calls `done` on a reader thread with one answer for each position, in the order asked. When too
     /// many reads wait, or the journal is closed, `done` is called here, at once, with errors.
-    pub fn read(
-        &self,
-        positions: Vec<Position>,
-        done: impl FnOnce(Vec<(Position, Result<Bytes, ReadError>)>) + Send + 'static,
-    ) {
+    pub fn read(&self, positions: Vec<Position>, done: impl FnOnce(Answers) + Send + 'static) {
+        self.0.fetch(positions, Box::new(done));
+    }
+}
+
+/// Reads of the data directory, done on threads.
+#[derive(Clone)]
+pub(crate) struct LocalReads(Arc<Shared>);
+
+impl Fetch for LocalReads {
+    fn fetch(&self, positions: Vec<Position>, done: Box<dyn FnOnce(Answers) + Send>) {
         let error = {
             let mut queue = self.0.lock();
             if queue.closed {
@@ -111,13 +124,19 @@ impl Reader {
             } else if queue.jobs.len() >= self.0.limit {
                 ReadError::Busy
             } else {
-                queue.jobs.push_back(Job { positions, done: Box::new(done) });
+                queue.jobs.push_back(Job { positions, done });
                 drop(queue);
                 self.0.filled.notify_one();
                 return;
             }
         };
         done(positions.into_iter().map(|position| (position, Err(error.clone()))).collect());
+    }
+}
+
+impl LocalReads {
+    pub(crate) fn new(limit: usize) -> LocalReads {
+        LocalReads(Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), limit }))
     }
 
     /// Starts the threads.

@@ -17,11 +17,11 @@ use crate::open::{Found, Recovery, failed};
 use crate::segment::{Segment, State};
 use crate::spares::{Spare, Spares, look};
 use crate::stepped::SteppedJournal;
-use crate::storage::Storage;
+use crate::storage::{Storage, no_room};
 
 impl Recovery {
-    /// Finishes recovery on disk and starts the threads. `progress` is called on them: keep it short. Without a replay
-    /// before, the log is verified here.
+    /// Finishes recovery on disk and starts the threads. `progress` is called on them, and here once if the disk is low or
+    /// full already: keep it short. Without a replay before, the log is verified here.
     pub fn start(
         self,
         progress: impl Fn(Progress) + Send + Sync + 'static,
@@ -52,7 +52,7 @@ impl Recovery {
         let storage = Arc::clone(&self.storage);
         let mut options = std::mem::take(&mut self.options);
         options.segment_bytes = options.segment_bytes.max(least_segment());
-        let spares = Spares::new(self.spares.drain(..).collect());
+        let spares = self.whole_spares(&options);
         let tail = tail(&self, &mut found);
         let name = names::segment(tail.header.number);
         let sealed = found.last.as_ref().is_some_and(|last| last.scanned.sealed);
@@ -67,6 +67,19 @@ impl Recovery {
         ))?;
         self.clean(&tail, &mut found, sealed).map_err(failed(&*storage, "cannot clean up", ""))?;
         self.assemble(found, tail, spare, spares, options, progress)
+    }
+
+    /// The spares that are large enough. A crash while one was allocated may have left less: that is given back, so that a
+    /// spare is room that surely exists.
+    fn whole_spares(&mut self, options: &Options) -> Spares {
+        let next_name = self.spares.iter().map(|(number, _)| number + 1).max().unwrap_or(1);
+        let (whole, short): (Vec<_>, Vec<_>) = self
+            .spares
+            .drain(..)
+            .map(|(_, spare)| spare)
+            .partition(|spare| spare.bytes >= options.segment_bytes);
+        self.leftovers.extend(short.into_iter().map(|spare| spare.name));
+        Spares::new(whole, next_name)
     }
 
     /// Gives back what is no longer part of the log; the new segment is durable.
@@ -234,7 +247,8 @@ fn copy_tail(
     }
 }
 
-/// Writes the new segment under a spare's name and gives it its own.
+/// Writes the new segment under a spare's name and gives it its own. On a full disk it is as small as can be: the router
+/// comes up, says so, and goes on when there is room.
 fn begin(
     storage: &dyn Storage,
     spares: &Spares,
@@ -243,8 +257,11 @@ fn begin(
     name: &str,
 ) -> io::Result<Spare> {
     let used = tail.bytes.len() as u64;
-    let wanted = options.segment_bytes.max(used + footer_bytes(tail.index.entries.len()));
-    let spare = spares.take(storage, wanted)?;
+    let least = used + footer_bytes(tail.index.entries.len());
+    let spare = match spares.take(storage, options.segment_bytes.max(least)) {
+        Err(error) if no_room(&error) => spares.take(storage, least)?,
+        taken => taken?,
+    };
     spare.file.write_at(0, &tail.bytes)?;
     spare.file.sync()?;
     storage.rename(&spare.name, name)?;

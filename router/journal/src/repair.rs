@@ -291,6 +291,7 @@ impl Plan {
         for name in self.report.set_aside.iter().filter(kept_whole) {
             storage.rename(name, &aside(storage, name))?;
         }
+        storage.sync_dir()?;
         // The newest first: until the last of them is gone the log is as damaged as before, and a repair cut short by a
         // crash can be repeated.
         for name in segments.iter().rev() {

@@ -1,7 +1,6 @@
 //! The segments in memory: where each position lies. Read by reader threads, changed by the log's writer and by trimming.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use crate::damage::DamagedRange;
 use crate::format::{Index, IndexEntry, SEGMENT_HEADER, SegmentHeader};
@@ -92,29 +91,56 @@ impl Segment {
     }
 }
 
-/// All segments by number.
+/// All segments, oldest first: numbers and first positions both rise.
 #[derive(Default)]
-pub(crate) struct Table(RwLock<BTreeMap<u64, Arc<Segment>>>);
+pub(crate) struct Table(RwLock<Vec<Arc<Segment>>>);
 
 impl Table {
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<Segment>>> {
+        self.0.read().expect("nothing panics with the table")
+    }
+
+    /// Adds a segment behind the others.
     pub(crate) fn add(&self, segment: Arc<Segment>) {
-        self.0.write().expect("nothing panics with the table").insert(segment.number, segment);
+        let mut table = self.0.write().expect("nothing panics with the table");
+        assert!(
+            table.last().is_none_or(|last| last.number < segment.number),
+            "segments come in order, or positions would be looked for in the wrong one"
+        );
+        table.push(segment);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
-        self.0.read().expect("nothing panics with the table").values().cloned().collect()
+        self.read().clone()
+    }
+
+    /// The segment that is being written.
+    pub(crate) fn last(&self) -> Option<Arc<Segment>> {
+        self.read().last().cloned()
+    }
+
+    /// Those that lie in a range of positions whole, oldest first, and the one before the first of them.
+    pub(crate) fn within(&self, first: u64, last: u64) -> (Option<Arc<Segment>>, Vec<Arc<Segment>>) {
+        let table = self.read();
+        let from = table.partition_point(|segment| segment.first_position < first);
+        let to = table.partition_point(|segment| segment.first_position <= last.saturating_add(1));
+        let before = from.checked_sub(1).map(|before| Arc::clone(&table[before]));
+        let inside = table[from..to.max(from)].iter().filter(|segment| segment.info().last.0 <= last);
+        (before, inside.cloned().collect())
     }
 
     pub(crate) fn remove(&self, number: u64) -> Option<Arc<Segment>> {
-        self.0.write().expect("nothing panics with the table").remove(&number)
+        let mut table = self.0.write().expect("nothing panics with the table");
+        let at = table.binary_search_by_key(&number, |segment| segment.number).ok()?;
+        Some(table.remove(at))
     }
 
     /// The segment that holds a position, if any does.
     pub(crate) fn find(&self, position: u64) -> Option<Arc<Segment>> {
-        let table = self.0.read().expect("nothing panics with the table");
+        let table = self.read();
         // An empty segment has the first position of its successor, so the last that fits is the one.
-        let mut fitting = table.values().rev().filter(|segment| segment.first_position <= position);
-        let segment = fitting.next()?;
+        let behind = table.partition_point(|segment| segment.first_position <= position);
+        let segment = &table[behind.checked_sub(1)?];
         (position <= segment.info().last.0).then(|| Arc::clone(segment))
     }
 }

@@ -91,6 +91,7 @@ struct Disk {
     lies: Lies,
     locked: bool,
     random: u64,
+    largest_read: usize,
 }
 
 /// The disk; clones are the same disk.
@@ -130,6 +131,11 @@ impl SimStorage {
     /// Whether nothing may be written.
     pub fn set_read_only(&self, read_only: bool) {
         self.disk().read_only = read_only;
+    }
+
+    /// The most bytes that were read at once.
+    pub fn largest_read(&self) -> usize {
+        self.disk().largest_read
     }
 
     /// What it pretends from now on.
@@ -187,6 +193,23 @@ impl SimStorage {
             inodes,
             live: names.clone(),
             durable: names,
+            next_inode: disk.next_inode,
+            random: disk.random,
+            ..Disk::default()
+        };
+        SimStorage(Arc::new(Mutex::new(disk)))
+    }
+
+    /// The disk after the process was killed and the operating system lives on: nothing is lost, and what was not durable
+    /// is not durable still.
+    pub fn killed(&self) -> SimStorage {
+        let disk = self.disk();
+        let disk = Disk {
+            page: disk.page,
+            inodes: disk.inodes.clone(),
+            live: disk.live.clone(),
+            durable: disk.durable.clone(),
+            entries: disk.entries.clone(),
             next_inode: disk.next_inode,
             random: disk.random,
             ..Disk::default()
@@ -384,7 +407,8 @@ impl StorageFile for SimFile {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let disk = self.storage.disk();
+        let mut disk = self.storage.disk();
+        disk.largest_read = disk.largest_read.max(bytes.len());
         let start = offset as usize;
         let live = &disk.inodes[&self.file].live;
         let from = live.get(start..start + bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;

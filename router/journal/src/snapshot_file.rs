@@ -23,7 +23,7 @@ pub(crate) const MAX_CHUNK: usize = (1 << 30) - 1;
 pub(crate) struct SnapshotHeader {
     /// The last position in it.
     pub(crate) position: u64,
-    /// The last batch written when it was begun: all its records are in it.
+    /// The last batch written when it was begun: batch numbers up to here were in use.
     pub(crate) batch: u64,
     pub(crate) now_ms: u64,
     /// The last batch known to be durable when it was begun.
@@ -155,7 +155,8 @@ impl SnapshotReader {
         self.header.now_ms
     }
 
-    /// The last batch that had been written when it was begun: all its records are in it.
+    /// The last batch that had been written when it was begun. Its position may be of a later batch, since the state runs
+    /// ahead of the disk.
     pub fn batch(&self) -> u64 {
         self.header.batch
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::core::Core;
-use crate::journal::{Position, Progress, Room, RoomInfo};
+use crate::journal::{Failure, Position, Progress, Room, RoomInfo};
 use crate::names;
 use crate::segment::Segment;
 use crate::storage::{Storage, StorageFile};
@@ -38,10 +38,8 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
-    /// Takes over the spares found in the directory.
-    pub(crate) fn new(found: Vec<(u64, Spare)>) -> Spares {
-        let next_name = found.iter().map(|(number, _)| number + 1).max().unwrap_or(1);
-        let ready = found.into_iter().map(|(_, spare)| spare).collect();
+    /// Takes over the spares found in the directory; new ones are numbered from `next_name`.
+    pub(crate) fn new(ready: Vec<Spare>, next_name: u64) -> Spares {
         Spares { state: Mutex::new(State { ready, next_name, ..State::default() }), moved: Condvar::new() }
     }
 
@@ -69,11 +67,7 @@ impl Spares {
 
     /// A new file, allocated.
     fn make(&self, storage: &dyn Storage, bytes: u64) -> io::Result<Spare> {
-        let name = {
-            let mut state = self.lock();
-            state.next_name += 1;
-            names::spare(state.next_name - 1)
-        };
+        let name = self.fresh_name();
         let file = storage.create(&name)?;
         if let Err(error) = file.allocate(bytes) {
             // What was reserved so far is given back.
@@ -81,6 +75,17 @@ impl Spares {
             return Err(error);
         }
         Ok(Spare { name, file, bytes, recycled: false })
+    }
+
+    fn fresh_name(&self) -> String {
+        let mut state = self.lock();
+        state.next_name += 1;
+        names::spare(state.next_name - 1)
+    }
+
+    fn add(&self, spare: Spare) {
+        self.lock().ready.push(spare);
+        self.moved.notify_all();
     }
 
     /// Hands trimmed segments to the keeper.
@@ -114,11 +119,9 @@ impl Spares {
     }
 }
 
-/// The keeper's loop, on a thread of its own, until stopped.
-pub(crate) fn keep(core: &Core) {
-    let mut last = None;
+/// The keeper's loop, on a thread of its own, until stopped. `last`: what the first look found.
+pub(crate) fn keep(core: &Core, mut last: Room) {
     loop {
-        last = Some(look(core, last));
         let mut state = core.spares.lock();
         if !state.asked && !state.stop {
             let every = core.options.look_at_disk;
@@ -128,21 +131,26 @@ pub(crate) fn keep(core: &Core) {
         if state.stop {
             return;
         }
+        drop(state);
+        last = look(core, Some(last));
     }
 }
 
 /// One look: trimmed segments, missing spares, free space. Answers the room, told when it changed.
 pub(crate) fn look(core: &Core, last: Option<Room>) -> Room {
     let trimmed = std::mem::take(&mut core.spares.lock().trimmed);
-    // A file that can't be unlinked or renamed now is garbage until the next start finds it; the log goes on.
-    let _ = recycle(core, trimmed);
+    let left = recycle(core, trimmed);
+    if core.status().failure.is_some() {
+        return last.unwrap_or_default();
+    }
+    if !left.is_empty() {
+        // Before those that were trimmed meanwhile.
+        core.spares.lock().trimmed.splice(..0, left);
+    }
     let mut full = false;
     while core.spares.lock().ready.len() < core.options.spare_segments {
         match core.spares.make(&*core.storage, core.options.segment_bytes) {
-            Ok(spare) => {
-                core.spares.lock().ready.push(spare);
-                core.spares.moved.notify_all();
-            }
+            Ok(spare) => core.spares.add(spare),
             Err(_) => {
                 full = core.spares.lock().ready.is_empty();
                 break;
@@ -163,32 +171,44 @@ pub(crate) fn look(core: &Core, last: Option<Room>) -> Room {
     room
 }
 
-/// Trimmed segments become spares where they can, and go otherwise.
-fn recycle(core: &Core, trimmed: Vec<Arc<Segment>>) -> io::Result<()> {
-    for segment in trimmed {
-        let name = names::segment(segment.number);
-        if !segment.damage.is_empty() {
-            core.storage.remove(&names::damage(segment.number))?;
+/// Trimmed segments become spares where they can, and go otherwise: oldest first, since a segment that was cut must not
+/// outlive its successor. Answers what could not be done.
+fn recycle(core: &Core, trimmed: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
+    let mut left = trimmed.into_iter();
+    while let Some(segment) = left.next() {
+        if let Err(NotRecycled) = recycle_one(core, &segment) {
+            return std::iter::once(segment).chain(left).collect();
         }
-        // With one owner left nobody reads it, and nobody can begin to: it is out of the table.
-        let unread = Arc::strong_count(&segment) == 1;
-        let wanted = core.spares.lock().ready.len() < core.options.spare_segments;
-        if !unread || !wanted || segment.capacity != core.options.segment_bytes {
-            core.storage.remove(&name)?;
-            continue;
-        }
-        let spare = {
-            let mut state = core.spares.lock();
-            state.next_name += 1;
-            names::spare(state.next_name - 1)
-        };
-        core.storage.rename(&name, &spare)?;
+    }
+    Vec::new()
+}
+
+/// Its name may be there still. It is tried again at the next look, if the log has not ended.
+struct NotRecycled;
+
+fn recycle_one(core: &Core, segment: &Arc<Segment>) -> Result<(), NotRecycled> {
+    let storage = &*core.storage;
+    let name = names::segment(segment.number);
+    // With one owner left nobody reads it, and nobody can begin to: it is out of the table.
+    let unread = Arc::strong_count(segment) == 1;
+    let wanted = core.spares.lock().ready.len() < core.options.spare_segments;
+    let fits = segment.capacity == core.options.segment_bytes;
+    if unread && wanted && fits {
+        let spare = core.spares.fresh_name();
+        storage.rename(&name, &spare).map_err(|_| NotRecycled)?;
         // Before a byte of it changes the old name must be gone for good, or a crash could show the new bytes under it.
-        core.storage.sync_dir()?;
+        if let Err(error) = storage.sync_dir() {
+            core.fail(Failure::Io { what: "sync the directory".to_owned(), error: error.to_string() });
+            return Err(NotRecycled);
+        }
         let file = Arc::clone(&segment.file);
-        let spare = Spare { name: spare, file, bytes: segment.capacity, recycled: true };
-        core.spares.lock().ready.push(spare);
-        core.spares.moved.notify_all();
+        core.spares.add(Spare { name: spare, file, bytes: segment.capacity, recycled: true });
+    } else {
+        storage.remove(&name).map_err(|_| NotRecycled)?;
+    }
+    if !segment.damage.is_empty() {
+        // Last, since the segment can't be read without it. If it stays, the next start removes it.
+        let _ = storage.remove(&names::damage(segment.number));
     }
     Ok(())
 }
@@ -196,14 +216,15 @@ fn recycle(core: &Core, trimmed: Vec<Arc<Segment>>) -> io::Result<()> {
 /// Removes sealed segments within `first..=last` from the log; those that must stay, stay.
 pub(crate) fn trim(core: &Core, first: Position, last: Position) {
     let Some(before) = core.trimmable_before() else { return };
+    let (kept, inside) = core.table.within(first.0, last.0);
     let mut gone = Vec::new();
-    let mut predecessor_is_cut = false;
-    for segment in core.table.all() {
+    let mut predecessor_is_cut = kept.is_some_and(|segment| segment.cut);
+    for segment in inside {
         let info = segment.info();
-        let inside = info.sealed && info.first >= first && info.last <= last && info.last < before;
         // A cut segment's end stands in its successor's header.
-        if inside && !predecessor_is_cut {
-            gone.extend(core.table.remove(segment.number));
+        if info.sealed && info.last < before && !predecessor_is_cut {
+            core.table.remove(segment.number);
+            gone.push(segment);
             continue;
         }
         predecessor_is_cut = segment.cut;

@@ -10,8 +10,8 @@ use crate::batch::Batch;
 use crate::core::Core;
 use crate::journal::{Journal, Position, Room, RoomInfo, SegmentInfo, Stats};
 use crate::log::{Log, WriteError};
-use crate::reader::Reader;
-use crate::snapshot::SnapshotWriter;
+use crate::reader::{LocalReads, Reader};
+use crate::snapshot::{LocalSnapshot, SnapshotWriter};
 use crate::spares;
 
 /// What a step does.
@@ -32,16 +32,16 @@ pub struct SteppedJournal {
     core: Arc<Core>,
     log: Log,
     waiting: VecDeque<(Batch, bool)>,
-    reader: Reader,
+    reads: LocalReads,
     next_position: u64,
     room: Option<Room>,
 }
 
 impl SteppedJournal {
     pub(crate) fn new(core: Arc<Core>, log: Log) -> SteppedJournal {
-        let reader = Reader::new(core.options.waiting_reads);
+        let reads = LocalReads::new(core.options.waiting_reads);
         let next_position = core.status().written.0 + 1;
-        SteppedJournal { core, log, waiting: VecDeque::new(), reader, next_position, room: None }
+        SteppedJournal { core, log, waiting: VecDeque::new(), reads, next_position, room: None }
     }
 
     /// Does one thing; its outcome is told as progress. False when it could not be done for want of room.
@@ -57,7 +57,7 @@ impl SteppedJournal {
                 Ok(())
             }
             Step::Read => {
-                self.reader.run_here(&self.core);
+                self.reads.run_here(&self.core);
                 Ok(())
             }
         };
@@ -80,6 +80,7 @@ impl Journal for SteppedJournal {
     }
 
     fn append(&mut self, batch: Batch, sync: bool) {
+        batch.check_first(Position(self.next_position));
         if self.core.status().failure.is_some() {
             return;
         }
@@ -93,7 +94,7 @@ impl Journal for SteppedJournal {
     }
 
     fn reader(&self) -> Reader {
-        self.reader.clone()
+        Reader::new(self.reads.clone())
     }
 
     fn room(&self) -> RoomInfo {
@@ -113,7 +114,7 @@ impl Journal for SteppedJournal {
     }
 
     fn begin_snapshot(&mut self, at: Position, now_ms: u64) -> SnapshotWriter {
-        SnapshotWriter::begin(&self.core, at, now_ms)
+        LocalSnapshot::begin(&self.core, at, now_ms)
     }
 
     fn snapshot_due(&self) -> bool {

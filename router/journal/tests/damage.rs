@@ -185,6 +185,26 @@ fn tail_that_was_cut_is_not_read_again() {
 }
 
 #[test]
+fn message_that_holds_another_segment_is_no_landmark_behind_a_torn_tail() {
+    // A segment with later batches and another salt, as a backup sent through the router would be.
+    let (other, segments) = closed();
+    let foreign = other.bytes(&segments.last().unwrap().0).unwrap();
+    let storage = SimStorage::new(4096);
+    let options = chaski_journal::Options { segment_bytes: 4096, ..small() };
+    let (mut journal, _, _) = recover(&storage, options).unwrap();
+    append(&mut journal, 2, true);
+    let tail = journal.segments()[0].bytes as usize;
+    let mut batch = Batch::new(1);
+    batch.push(|buffer| buffer.extend_from_slice(&foreign));
+    journal.append(batch, false);
+    journal.step(chaski_journal::Step::Write);
+    drop(journal);
+    // The batch's own header is torn, so it is looked for what is behind it.
+    let torn = flip(&copy(&storage), FIRST, tail + 20);
+    assert_eq!(verify(&torn).unwrap(), 2);
+}
+
+#[test]
 fn newer_format_is_refused_with_both_versions() {
     let (storage, segments) = closed();
     let name = &segments[0].0;
@@ -195,6 +215,25 @@ fn newer_format_is_refused_with_both_versions() {
     storage.set_bytes(name, bytes);
     let Err(error) = verify(&storage) else { panic!("a newer format was read") };
     assert!(matches!(error, OpenError::FormatNewer { found: 2, supported: 1, .. }), "{error}");
+}
+
+#[test]
+fn newer_snapshot_and_damage_file_are_refused_too() {
+    let storage = with_snapshot();
+    let name = "00000000000000000020.snapshot";
+    let mut bytes = storage.bytes(name).unwrap();
+    bytes[8] = 2;
+    let crc = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+    let newer = copy(&storage);
+    newer.set_bytes(name, bytes);
+    assert!(matches!(verify(&newer), Err(OpenError::FormatNewer { found: 2, .. })));
+    let body = "chaski damage 2\nwhatever\n";
+    let text = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
+    storage.set_bytes("00000000000000000001.damage", text.into_bytes());
+    let error = verify(&storage).unwrap_err();
+    assert!(matches!(error, OpenError::FormatNewer { found: 2, .. }), "{error}");
+    assert!(error.to_string().contains("00000000000000000001.damage"), "{error}");
 }
 
 #[test]

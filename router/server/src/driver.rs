@@ -285,7 +285,10 @@ impl Driver {
             _ => false,
         };
         if ready && !self.batch.is_empty() {
-            let batch = std::mem::replace(&mut self.batch, Batch::new(self.now.0));
+            let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.now.0));
+            // The broker counts positions, and the journal checks them.
+            let first = self.broker.position().0 + 1 - batch.len() as u64;
+            batch.expect_first(chaski_journal::Position(first));
             self.journal.append(batch, std::mem::take(&mut self.batch_sync));
         }
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod script;
+
 use std::sync::{Arc, Mutex};
 
 use chaski_journal::sim::SimStorage;

@@ -200,7 +200,8 @@ fn a_low_disk_refuses_publishes_and_consumers_go_on() {
     let router = setup.start();
     let output = chaski_it::run(router.command(&["publish", "q", "x", "--id", "1"]), b"");
     output.refused("disk_low");
-    assert_eq!(router.one(&["status"])["alarms"][0]["alarm"], "disk_low");
+    let status = router.cli(&["status", "--json"]).refused("disk_low").one();
+    assert_eq!(status["alarms"][0]["alarm"], "disk_low");
     router.cli(&["consume", "q", "--count", "10"]).ok();
     assert_eq!(router.count("q", "messages"), 0);
 }
