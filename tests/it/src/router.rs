@@ -300,6 +300,11 @@ impl Router {
         self.setup.clone()
     }
 
+    /// SIGSTOP: it is there and says nothing, until it is killed.
+    pub fn freeze(&self) {
+        signal(&self.child, rustix::process::Signal::STOP);
+    }
+
     /// SIGTERM; it must end with 0.
     #[track_caller]
     pub fn stop(mut self) -> Setup {

@@ -23,7 +23,7 @@ pub(crate) async fn run(
     let clients = load::connect_all(&target, load.producers()).await?;
     let queue = load::create_queue(&clients[0], "backlog", Durability::Fsync).await?;
     let flow = Load { count: Some(100_000), durability: Some(Durability::Fsync), ..Load::default() };
-    let without = roundtrip::run(&target, &flow).await?;
+    let without = median(&target, &flow).await?;
 
     report.say(&format!("publishing a backlog of {count} messages"));
     // A window that keeps the router busy without a queue of its own, so that a pause shows as a pause.
@@ -33,7 +33,7 @@ pub(crate) async fn run(
     let rest = load::produce(&clients, &queue, &fill, count - (count / FIRST_PART).max(1)).await?;
     let elapsed = begun.elapsed();
     let resident = usage::resident(router.pid())?;
-    let with = roundtrip::run(&target, &flow).await?;
+    let with = median(&target, &flow).await?;
 
     let mut all = Latencies::new();
     all.merge(&first);
@@ -53,6 +53,16 @@ pub(crate) async fn run(
             .with("others_p99_ratio", ratio(with.p99_us, without.p99_us)),
     ];
     Ok((restarted, results))
+}
+
+/// The flow through another queue, the middle one of three runs: one alone says more about the machine's moment.
+async fn median(target: &Target, flow: &Load) -> anyhow::Result<Measurement> {
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        runs.push(roundtrip::run(target, flow).await?);
+    }
+    runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
+    Ok(runs.swap_remove(1))
 }
 
 fn ratio(one: f64, other: f64) -> f64 {

@@ -9,6 +9,7 @@ mod floor;
 mod idle;
 mod load;
 mod publish;
+mod relocation;
 mod report;
 mod request;
 mod roundtrip;
@@ -80,6 +81,9 @@ enum Work {
         #[arg(long, default_value_t = 10)]
         patterns: u32,
     },
+    /// Publishes while what lives in old segments is written again, beside publishes before
+    #[command(after_help = "Example:\n  chaski bench relocation --count 2000000")]
+    Relocation(Load),
     /// A large backlog: memory, other queues, restart. Starts a router of its own
     #[command(after_help = "Example:\n  chaski bench backlog --count 5000000")]
     Backlog {
@@ -126,6 +130,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         Work::Consume(load) => on_named(&target, &mut report, one(consume::run(&target, load))).await,
         Work::Roundtrip(load) => on_named(&target, &mut report, one(roundtrip::run(&target, load))).await,
         Work::Request(load) => on_named(&target, &mut report, one(request::run(&target, load))).await,
+        Work::Relocation(load) => on_named(&target, &mut report, one(relocation::run(&target, load))).await,
         Work::Fanout { load, queues } => {
             on_named(&target, &mut report, one(fanout::run(&target, load, *queues))).await
         }

@@ -23,12 +23,15 @@ pub(crate) async fn run(target: &Target, load: &Load) -> anyhow::Result<Measurem
     let in_flight = load.in_flight.unwrap_or(IN_FLIGHT).min(4_096);
     let count = load.count.unwrap_or(if in_flight == 1 { 5_000 } else { 50_000 }).max(1);
     let answer = Bytes::from(vec![b'r'; load.size()]);
-    let answering = futures::future::try_join_all(responders.iter().map(|client| {
-        let answer = answer.clone();
-        client.respond(&queue, in_flight as usize, async move |_: &Delivery| {
-            Ok::<_, std::convert::Infallible>(answer.clone())
-        })
-    }));
+    // On the runtime's own threads, as in a service: the thread that waits for the end would be one more to wake.
+    let mut answering = JoinSet::new();
+    for client in &responders {
+        let (client, queue, answer) = (client.clone(), queue.clone(), answer.clone());
+        answering.spawn(async move {
+            let respond = async move |_: &Delivery| Ok::<_, std::convert::Infallible>(answer.clone());
+            client.respond(&queue, in_flight as usize, respond).await
+        });
+    }
     let asking = async {
         ask_all(&askers, &queue, load.size(), in_flight, (count / 20).clamp(1, 2_000)).await?;
         let begun = Instant::now();
@@ -37,11 +40,12 @@ pub(crate) async fn run(target: &Target, load: &Load) -> anyhow::Result<Measurem
     };
     let (latencies, elapsed) = tokio::select! {
         asked = asking => asked?,
-        ended = answering => {
-            ended?;
+        Some(ended) = answering.join_next() => {
+            ended??;
             anyhow::bail!("the responders ended before the requests did")
         }
     };
+    answering.shutdown().await;
     askers[0].admin().queue_delete(&queue, true).await?;
     for client in askers.into_iter().chain(responders) {
         client.close().await;

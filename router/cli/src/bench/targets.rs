@@ -9,7 +9,7 @@ use super::floor::{self, Floor};
 use super::load::{Durability, Load};
 use super::report::{Measurement, Report, grouped};
 use super::target::Target;
-use super::{backlog, consume, fanout, idle, publish, request, roundtrip, routing};
+use super::{backlog, consume, fanout, idle, publish, relocation, request, roundtrip, routing};
 use crate::child::{Router, Setup};
 
 /// The durable bytes a second that a target may use, of those that the bare disk takes.
@@ -195,6 +195,12 @@ async fn large(
     report: &mut Report,
     lines: &mut Vec<Line>,
 ) -> anyhow::Result<Router> {
+    report.say("old segments with little that lives");
+    let load = Load { count: Some(count * 2 / 5), ..Load::default() };
+    let found = show(report, relocation::run(&Target::child(&router), &load).await?)?;
+    let because = "p99 while bodies are moved ÷ p99 before".to_owned();
+    let growth = found.number("p99_growth");
+    lines.push(Line::at_most("relocation: publish p99 growth", growth, 2.0, "times", because));
     let (router, found) = backlog::run(router, &Load::default(), count, report).await?;
     for found in found {
         let found = show(report, found)?;

@@ -1,6 +1,6 @@
 //! What holds for every command: exit codes, help, where the router is, `--json`.
 
-use chaski_it::{Router, Setup, run};
+use chaski_it::{Router, Setup, eventually, run};
 use serde_json::json;
 
 const COMMANDS: &[&str] = &[
@@ -175,6 +175,15 @@ fn serve_says_where_it_listens_as_json_too() {
     assert_eq!(line["event"], "listening");
     assert!(line["url"].as_str().is_some_and(|url| url.starts_with("quic://127.0.0.1:")), "{line}");
     serving.terminate().ok();
+}
+
+#[test]
+fn a_failed_command_leaves_no_connection_behind() {
+    let router = Router::start();
+    router.cli(&["consume", "nothing"]).refused("unknown_queue");
+    router.cli(&["publish", "a..b", "x"]).refused("bad_topic");
+    // The one that asks.
+    eventually("only this command is connected", || (router.one(&["status"])["connections"] == 1).then_some(()));
 }
 
 #[test]

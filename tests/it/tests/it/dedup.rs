@@ -1,7 +1,9 @@
 //! Publishing twice is publishing once.
 
+use std::time::Duration;
+
 use chaski_client::Message;
-use chaski_it::Router;
+use chaski_it::{Router, within};
 use serde_json::json;
 
 #[test]
@@ -68,6 +70,23 @@ fn the_real_window_is_told() {
     assert!(window >= 120_000, "{window}");
     let (_, metrics) = router.http("/metrics");
     assert!(metrics.contains("chaski_dedup_window_seconds"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_real_window_the_outcome_is_unknown() {
+    let router = Router::with_rules("[limits]\ndedup_max_entries = 10\n\n[queue.q]\n");
+    let client = router.client().await;
+    // More ids than are remembered, so the real window shrinks, and the client is told.
+    let mut number = 0;
+    while client.dedup_window() > Duration::from_secs(2) {
+        // The last of them may already be overtaken by the window.
+        let _ = client.publish(Message::new("q", number.to_string())).await;
+        number += 1;
+    }
+    router.freeze();
+    let confirm = client.publish_pipelined(Message::new("q", "the last")).await.expect("there is room");
+    let error = within("the end of its patience", confirm).await.expect_err("nobody knows");
+    assert_eq!((error.code().to_string().as_str(), error.is_retryable()), ("outcome_unknown", false));
 }
 
 #[test]
