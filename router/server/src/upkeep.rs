@@ -17,6 +17,9 @@ const LOOK_EVERY_MS: u64 = 1000;
 /// Bodies moved in one command (SEMANTICS, The journal).
 const RELOCATE_BODIES: usize = 256;
 
+/// How far a snapshot's thread stands back behind those that serve clients.
+const SNAPSHOT_NICE: i32 = 10;
+
 /// A segment with less than this share of live bytes is emptied.
 const RELOCATE_BELOW_PERCENT: u64 = 25;
 
@@ -86,6 +89,8 @@ impl Upkeep {
         let input = self.input.clone();
         self.snapshot_running = true;
         let write = move || {
+            // On Linux niceness is a thread's own. Where it can't be set, publishes notice the snapshot a little more.
+            let _ = rustix::process::nice(SNAPSHOT_NICE);
             let mut outcome = Ok(());
             for chunk in snapshot {
                 outcome = writer.write_chunk(&chunk).map_err(|error| error.to_string());

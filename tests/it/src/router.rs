@@ -24,6 +24,7 @@ pub struct Setup {
     listen: String,
     admin: String,
     nobody: bool,
+    small_disk: bool,
 }
 
 impl Default for Setup {
@@ -39,6 +40,7 @@ impl Default for Setup {
             listen: "127.0.0.1:0".to_owned(),
             admin: "127.0.0.1:0".to_owned(),
             nobody: false,
+            small_disk: false,
         }
     }
 }
@@ -76,6 +78,16 @@ impl Setup {
         self
     }
 
+    /// The data directory is a disk of its own of 192 MiB, and half of it is taken by a file that [`Router::make_room`]
+    /// removes. `None` where the system lets nobody mount.
+    pub fn small_disk(mut self) -> Option<Setup> {
+        std::fs::create_dir_all(&self.data).expect("the test's directory can be written");
+        let tried =
+            Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs"]).arg(&self.data).output();
+        self.small_disk = true;
+        tried.is_ok_and(|tried| tried.status.success()).then_some(self)
+    }
+
     /// The data directory.
     pub fn data_directory(&self) -> &Path {
         &self.data
@@ -104,7 +116,11 @@ impl Setup {
     /// Starts it, and waits until it listens; or answers how it ended.
     pub fn try_start(self) -> Result<Router, Box<Output>> {
         std::fs::create_dir_all(self.config()).expect("the test's directory can be written");
-        let mut command = if self.nobody { self.nobodys_command() } else { self.command(&["serve"]) };
+        let mut command = match (self.small_disk, self.nobody) {
+            (true, _) => self.command_on_small_disk(),
+            (false, true) => self.nobodys_command(),
+            (false, false) => self.command(&["serve"]),
+        };
         command.args(&self.tls).args(["--listen", &self.listen, "--admin", &self.admin]);
         command.arg("--data").arg(&self.data);
         if let Some(rules) = &self.rules {
@@ -129,6 +145,16 @@ impl Setup {
         };
         let setup = Setup { listen: address("quic://"), admin: address("http://"), ..self };
         Ok(Router { child, log, setup })
+    }
+
+    /// `chaski serve` where a small disk is mounted, which only this process sees and which goes with it.
+    fn command_on_small_disk(&self) -> Command {
+        let script = r#"mount -t tmpfs -o size=192m tmpfs "$0" &&
+            dd if=/dev/zero of="$0/ballast" bs=1M count=96 status=none && exec "$@""#;
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", script]).arg(&self.data).arg(binary("chaski")).arg("serve");
+        command.env("XDG_CONFIG_HOME", self.config()).current_dir(self.directory.path());
+        command
     }
 
     /// `chaski serve` as `nobody`, who gets a copy of the program within reach.
@@ -298,6 +324,12 @@ impl Router {
         self.child.kill().expect("our own child can be killed");
         self.child.wait().expect("our own child can be waited for");
         self.setup.clone()
+    }
+
+    /// Removes what fills half of its own disk.
+    pub fn make_room(&self) {
+        let inside = format!("/proc/{}/root{}/ballast", self.pid(), self.setup.data.display());
+        std::fs::remove_file(inside).expect("the disk has its ballast");
     }
 
     /// SIGSTOP: it is there and says nothing, until it is killed.

@@ -183,7 +183,9 @@ fn a_failed_command_leaves_no_connection_behind() {
     router.cli(&["consume", "nothing"]).refused("unknown_queue");
     router.cli(&["publish", "a..b", "x"]).refused("bad_topic");
     // The one that asks.
-    eventually("only this command is connected", || (router.one(&["status"])["connections"] == 1).then_some(()));
+    eventually("only this command is connected", || {
+        (router.one(&["status"])["connections"] == 1).then_some(())
+    });
 }
 
 #[test]

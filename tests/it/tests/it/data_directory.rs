@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chaski_it::{Router, Setup, run};
+use chaski_it::{Router, Setup, eventually, run};
 
 /// Ten messages, each confirmed before the next: so all but the last are surely before the last known sync.
 fn filled() -> Setup {
@@ -204,6 +204,32 @@ fn a_low_disk_refuses_publishes_and_consumers_go_on() {
     assert_eq!(status["alarms"][0]["alarm"], "disk_low");
     router.cli(&["consume", "q", "--count", "10"]).ok();
     assert_eq!(router.count("q", "messages"), 0);
+}
+
+#[test]
+fn a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room() {
+    let Some(setup) = Setup::default().small_disk() else {
+        eprintln!("not tested here: this system lets no test mount a small disk");
+        return;
+    };
+    let router = setup.rules("[queue.q]\n").arg("--segment-size=32MiB").arg("--low-disk=1B").start();
+    let lines: String = (0..100_000).map(|n| format!("{n} {}\n", "x".repeat(1000))).collect();
+    let output =
+        router.cli_with(&["publish", "q", "--lines", "--json"], lines.as_bytes()).refused("disk_full");
+    let confirmed = output.stdout.lines().count() as u64;
+    assert!(confirmed > 100, "{confirmed}");
+    assert_eq!(router.count("q", "messages"), confirmed, "what was refused is not stored");
+    let (status, why) = router.http("/readyz");
+    assert!(status == 503 && why.contains("disk_full"), "{status} {why}");
+
+    router.make_room();
+    eventually("the router has seen the room", || (router.http("/readyz").0 == 200).then_some(()));
+    router.cli(&["publish", "q", "after"]).ok();
+    let all = router.all(&["consume", "q", "--count", &(confirmed + 1).to_string()]);
+    for (n, message) in all.iter().take(confirmed as usize).enumerate() {
+        assert!(message["payload"].as_str().is_some_and(|payload| payload.starts_with(&format!("{n} x"))));
+    }
+    assert_eq!((&all[confirmed as usize]["payload"], router.count("q", "messages")), (&"after".into(), 0));
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {
