@@ -1,0 +1,27 @@
+//! A filter that answers with one verdict too few: for the check of answers. Written against the bindings, since the SDK
+//! counts right.
+
+use chaski_guest::{
+    bindings::filter,
+    runtime::{Answer, Batch, Description, Edits, Field, Guest, Param, describe},
+};
+
+struct Module;
+
+impl Guest for Module {
+    fn describe() -> Description {
+        describe::<()>("too-few-verdicts", "0.1.0", false)
+    }
+
+    fn configure(_: Vec<Param>) -> Result<Vec<Field>, String> {
+        Ok(vec![Field::Id])
+    }
+
+    fn filter(batch: Batch) -> Answer {
+        let edits = Edits { kinds: vec![], indexes: vec![], ends: vec![], bytes: vec![] };
+        Answer { verdicts: vec![0; (batch.count as usize).saturating_sub(1)], edits }
+    }
+}
+
+#[cfg(target_family = "wasm")]
+filter::__export_filter!(Module with_types_in filter);

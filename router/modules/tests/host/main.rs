@@ -1,0 +1,8 @@
+//! The host from outside: guests written by hand, one for each limit and each lie. Nothing here names wasmtime.
+
+mod kit;
+
+mod deploying;
+mod judging;
+mod limits;
+mod state;

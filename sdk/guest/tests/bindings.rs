@@ -1,0 +1,55 @@
+//! The committed bindings are what wit-bindgen makes of `sdk/wit/chaski.wit`. `UPDATE_BINDINGS=1` writes them anew.
+
+use std::{fs, path::Path};
+
+use wit_bindgen_core::{Files, WorldGenerator, wit_parser::Resolve};
+use wit_bindgen_rust::Opts;
+
+/// The bindings of one world, as Rust source.
+fn generate(world: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(root.join("wit")).expect("chaski.wit is valid");
+    let world_id = resolve.select_world(&[package], Some(world)).expect("the world exists");
+    let opts = Opts {
+        format: true,
+        generate_all: true,
+        generate_unused_types: true,
+        runtime_path: Some("::wit_bindgen::rt".into()),
+        pub_export_macro: true,
+        export_macro_name: Some(format!("__export_{world}")),
+        default_bindings_module: Some(format!("::chaski_guest::bindings::{world}")),
+        ..Opts::default()
+    };
+    let mut files = Files::default();
+    opts.build().generate(&mut resolve, world_id, &mut files).expect("bindings can be generated");
+    let (_, source) = files.iter().find(|(name, _)| name.ends_with(".rs")).expect("one Rust file");
+    String::from_utf8(source.to_vec()).expect("Rust source is UTF-8")
+}
+
+#[track_caller]
+fn check(world: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bindings").join(format!("{world}.rs"));
+    let generated = generate(world);
+    if std::env::var_os("UPDATE_BINDINGS").is_some() {
+        fs::write(&path, &generated).expect("the bindings can be written");
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == generated,
+        "{} is not what chaski.wit yields: run with UPDATE_BINDINGS=1",
+        path.display()
+    );
+}
+
+#[test]
+fn filter_bindings_are_current() {
+    check("filter");
+}
+
+#[test]
+fn every_world_yields_bindings() {
+    for world in ["aggregator", "compensator"] {
+        assert!(generate(world).contains("trait Guest"), "{world} exports functions");
+    }
+}

@@ -1,0 +1,8 @@
+use chaski_guest::prelude::*;
+
+#[filter]
+async fn later(topic: &str) -> Verdict {
+    Verdict::pass_if(topic.is_empty())
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use chaski_guest::prelude::*;
+
+#[filter]
+fn by_region(#[header] region: Option<&str>) -> Verdict {
+    Verdict::pass_if(region.is_some())
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use chaski_guest::prelude::*;
+
+#[filter]
+fn silent(topic: &str) {
+    let _ = topic;
+}
+
+fn main() {}

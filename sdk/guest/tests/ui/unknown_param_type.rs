@@ -1,0 +1,13 @@
+use chaski_guest::prelude::*;
+
+#[params]
+struct Params {
+    regions: Vec<String>,
+}
+
+#[filter]
+fn by_region(params: &Params) -> Verdict {
+    Verdict::pass_if(params.regions.is_empty())
+}
+
+fn main() {}

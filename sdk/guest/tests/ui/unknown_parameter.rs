@@ -1,0 +1,8 @@
+use chaski_guest::prelude::*;
+
+#[filter]
+fn by_colour(colour: &str) -> Verdict {
+    Verdict::pass_if(colour == "red")
+}
+
+fn main() {}
