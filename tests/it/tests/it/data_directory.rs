@@ -148,8 +148,11 @@ fn a_newer_format_is_refused() {
 fn a_backlog_over_several_segments_survives_a_crash() {
     let router = Setup::default().rules("[queue.q]\n").arg("--segment-size=1MiB").start();
     let line = "x".repeat(1000);
-    let input: String = (0..4000).map(|_| format!("{line}\n")).collect();
-    router.cli_with(&["publish", "q", "--lines"], input.as_bytes()).ok();
+    let half_a_segment: String = (0..500).map(|_| format!("{line}\n")).collect();
+    // Each command ends confirmed, so no batch is larger than half a segment, however slow the disk is.
+    for _ in 0..8 {
+        router.cli_with(&["publish", "q", "--lines"], half_a_segment.as_bytes()).ok();
+    }
     assert!(segments(router.setup().data_directory()).len() >= 4);
     let router = router.crash();
     assert_eq!(router.count("q", "ready"), 4000);
