@@ -23,6 +23,7 @@ use crate::queues::{CHASKI, CHASKI_DLQ, Queues};
 use crate::record::{Move, Moves, Record};
 use crate::requests::{Owed, Requests};
 use crate::rules::{RulesEntry, chaski_settings};
+use crate::states::States;
 use crate::subscriptions::Subscriptions;
 use crate::timers::Timers;
 use crate::transactions::Outcomes;
@@ -94,6 +95,7 @@ pub struct Broker {
     pub(crate) messages: Messages,
     pub(crate) dedup: Dedup,
     pub(crate) transactions: Outcomes,
+    pub(crate) states: States,
     // Volatile.
     /// Indexes and timers are kept: after `resume`.
     pub(crate) live: bool,
@@ -170,6 +172,8 @@ impl Broker {
             document: String::new(),
             queues: Vec::new(),
             limits: ShardLimits::default(),
+            modules: Vec::new(),
+            failed: Vec::new(),
         };
         let mut queues = Queues::default();
         let settings = Arc::new(chaski_settings(&rules.limits));
@@ -188,6 +192,7 @@ impl Broker {
             queues,
             messages: Messages::default(),
             transactions: Outcomes::default(),
+            states: States::default(),
             live: false,
             now: Millis(0),
             start: 0,
@@ -260,9 +265,10 @@ impl Broker {
                     self.detach(now, slot, true, output);
                 }
             }
-            Command::ApplyRules { ticket, rules, drop_queues } => {
+            Command::ApplyRules { ticket, rules, drop_queues, drop_states: _ } => {
                 self.change_rules(now, ticket, rules, &drop_queues, output);
             }
+            Command::Judged { .. } => {}
             Command::Operate { ticket, queue, operation } => {
                 // A pause is journaled whatever the queue is.
                 let pause = matches!(operation, Operation::Pause | Operation::Resume);

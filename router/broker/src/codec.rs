@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::ids::{Lease, Millis, Sequence};
 use crate::message::{Fields, Message, Span};
 use crate::record::{Move, Moves, Raw, Record};
+use crate::states::StateEntry;
 
 /// A head is decoded within this many bytes: the rules document is the largest.
 const HEAD_LIMIT: usize = 64 << 20;
@@ -151,6 +152,25 @@ impl<C> Decode<C> for Raw {
 impl<'de, C> BorrowDecode<'de, C> for Raw {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         Raw::decode(decoder)
+    }
+}
+
+impl Encode for StateEntry {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.expires_ms, &self.value[..]).encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for StateEntry {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (expires_ms, value) = <(Option<u64>, Vec<u8>)>::decode(decoder)?;
+        Ok(StateEntry { value: Bytes::from(value), expires_ms })
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for StateEntry {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        StateEntry::decode(decoder)
     }
 }
 

@@ -25,6 +25,14 @@ pub struct Alarm {
     pub count: u64,
 }
 
+/// How a message dies.
+pub(crate) struct Death<'a> {
+    pub(crate) reason: DeadReason,
+    pub(crate) detail: &'a str,
+    /// The module and its digest, if a filter is to blame.
+    pub(crate) blame: Option<(String, String)>,
+}
+
 impl Broker {
     /// Moves a message of an ordinary queue to its dead-letter queue, whatever its state; its lease is the caller's business.
     pub(crate) fn bury(
@@ -36,23 +44,39 @@ impl Broker {
         detail: &str,
         output: &mut Output,
     ) {
+        self.bury_blaming(now, id, sequence, Death { reason, detail, blame: None }, output);
+    }
+
+    /// See [`Broker::bury`].
+    pub(crate) fn bury_blaming(
+        &mut self,
+        now: Millis,
+        id: QueueId,
+        sequence: Sequence,
+        death: Death<'_>,
+        output: &mut Output,
+    ) {
+        let Death { reason, detail, blame } = death;
         let queue = self.queues.queue(id);
         let Kind::Ordinary { dead } = queue.kind else {
             unreachable!("what is dead in queue {id} doesn't die again");
         };
         let entry = queue.entries.get(sequence.0).expect("the caller found it there");
+        let (module, digest) = blame.unzip();
         let info = DeadInfo {
             reason,
             detail: shorten(detail).to_owned(),
-            queue: queue.name.to_string(),
+            queue: Some(queue.name.to_string()),
+            route: None,
+            module,
+            digest,
             attempts: entry.attempts,
             first_at: if entry.first_at.0 > 0 { entry.first_at } else { now },
             last_at: now,
         };
         let journaled = queue.journaled();
         let bytes = u64::from(self.messages.row(sequence).len);
-        let told = if reason == DeadReason::Rejected { detail } else { reason.name() };
-        self.owe_rejection(sequence, told);
+        self.owe_rejection(sequence, told(reason, detail));
         let fits = self.make_room(now, dead, bytes, output);
         self.commit(Record::Dead { queue: id, sequence, info }, journaled, output);
         if !fits {
@@ -156,6 +180,11 @@ impl Broker {
             tell(output, Event::QueueDropped { queue: queue.name.to_string(), count });
         }
     }
+}
+
+/// What a requester reads of a death.
+pub(crate) fn told(reason: DeadReason, detail: &str) -> &str {
+    if reason == DeadReason::Rejected { detail } else { reason.name() }
 }
 
 /// The highest of the threshold and its tenfolds that `count` has reached.

@@ -49,6 +49,7 @@ impl Broker {
                 self.check_redrive()?;
                 Ok(self.redrive(now, letters, &select, limit, output))
             }
+            Operation::RedriveAs { .. } => Err(OperateError::NotAllowed),
             Operation::RedriveEdited { sequence, message } => {
                 self.check_redrive()?;
                 self.redrive_edited(now, letters, sequence, message, output)

@@ -8,6 +8,7 @@ use crate::command::{DiskState, Publish, Targets};
 use crate::config::{Durability, Overflow};
 use crate::dedup::Entry as Remembered;
 use crate::effect::{Confirmation, Effect, Held, Output, PublishError, Wait};
+use crate::filtered::Way;
 use crate::ids::{Millis, Position, QueueId, RulesVersion, Sequence, SubscriptionId};
 use crate::message::{DeadReason, Message};
 use crate::record::{Record, Removal};
@@ -42,8 +43,8 @@ pub(crate) type Taken = SmallVec<[(QueueId, i64, i64); 4]>;
 
 impl Broker {
     pub(crate) fn publish(&mut self, now: Millis, publish: Publish, output: &mut Output) {
-        let Publish { publisher, number, rules, mandatory, message, targets } = publish;
-        let judged = self.judge(now, rules, &message, &targets, mandatory, &mut Taken::new());
+        let Publish { publisher, number, rules, mandatory, message, way, job: _ } = publish;
+        let judged = self.judge(now, rules, &message, &way, mandatory, &mut Taken::new());
         let (outcome, wait) = match judged {
             Ok(judged) => {
                 let (confirmation, wait) = self.perform(now, message, judged, output);
@@ -62,10 +63,11 @@ impl Broker {
         now: Millis,
         rules: RulesVersion,
         message: &Message,
-        targets: &Targets,
+        way: &Way,
         mandatory: bool,
         taken: &mut Taken,
     ) -> Result<Judged, PublishError> {
+        let Way::Direct(targets) = way else { return Err(PublishError::Unroutable) };
         let hash = self.hash_key.message(message.topic(), message.id());
         if let Some(known) = self.dedup.check(hash, now) {
             return Ok(Judged::Duplicate(known));

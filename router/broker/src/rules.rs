@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::apply::ApplyError;
 use crate::bindings::Bindings;
 use crate::broker::Broker;
-use crate::config::{Durability, OnPoison, Ordering, Overflow, QueueSettings, Rules, ShardLimits};
+use crate::config::{Durability, ModulePin, OnPoison, Ordering, Overflow, QueueSettings, Rules, ShardLimits};
 use crate::effect::{Effect, Held, Output, RulesRefused, Wait};
 use crate::ids::{Millis, QueueId, RulesVersion, Sequence, Ticket};
 use crate::publish::LEAST_WINDOW_MS;
@@ -28,6 +28,8 @@ pub struct RulesEntry {
     pub applied_at: Millis,
     /// The document's text.
     pub document: String,
+    /// The modules' binaries.
+    pub modules: Vec<ModulePin>,
 }
 
 impl Broker {
@@ -152,6 +154,7 @@ impl Broker {
             author: rules.author.clone(),
             applied_at: at,
             document: rules.document.clone(),
+            modules: rules.modules.clone(),
         }));
         if self.history.len() > HISTORY {
             self.history.pop_front();

@@ -230,7 +230,7 @@ impl Snapshot {
                 self.entries_told += rows.len() as u64;
                 return Some(Part::Entries { queue: queue.id, rows });
             }
-            let size = |info: &DeadInfo| 48 + info.detail.len() + info.queue.len();
+            let size = |info: &DeadInfo| 48 + info.detail.len() + info.queue.as_ref().map_or(0, String::len);
             let rows =
                 gather(&queue.letters, &mut queue.next_letter, |info| Some(((**info).clone(), size(info))));
             if !rows.is_empty() {

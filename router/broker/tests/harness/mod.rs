@@ -417,6 +417,7 @@ impl World {
             Effect::Pass { subscription, body, dropped } => {
                 self.passes.entry(subscription).or_default().push_back((body, dropped));
             }
+            Effect::Invoke { .. } | Effect::Spare { .. } | Effect::Judged { .. } => {}
             Effect::RulesApplied { ticket, outcome } => {
                 self.applied.insert(ticket, outcome);
             }

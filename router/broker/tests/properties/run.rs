@@ -346,8 +346,11 @@ impl Run {
                 .collect(),
             publishes: publishes
                 .iter()
-                .map(|(draft, mandatory)| (draft.build(), bindings.resolve(&draft.topic), *mandatory))
+                .map(|(draft, mandatory)| {
+                    (draft.build(), Way::Direct(bindings.resolve(&draft.topic)), *mandatory)
+                })
                 .collect(),
+            job: None,
         };
         self.command(Command::Transaction(transaction), |model, call| {
             let outcome = call.seen.iter().find_map(|seen| match seen {
@@ -365,8 +368,12 @@ impl Run {
         document.limits.subscription_max_messages = 3;
         let drop_queues: Vec<String> = if drop { vec!["work".into(), "fast".into()] } else { Vec::new() };
         let ticket = Ticket(self.world.draw());
-        let command =
-            Command::ApplyRules { ticket, rules: document.clone(), drop_queues: drop_queues.clone() };
+        let command = Command::ApplyRules {
+            ticket,
+            rules: document.clone(),
+            drop_queues: drop_queues.clone(),
+            drop_states: Vec::new(),
+        };
         self.command(command, |model, call| {
             // What is in use is looked at by a test of its own; here the broker's word is taken.
             let told = call.seen.iter().find_map(|seen| match seen {

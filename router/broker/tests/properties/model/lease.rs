@@ -120,6 +120,7 @@ impl Model {
             Verdict::Fail { retryable: true, .. } => self.fail_delivery(&name, sequence, backoff),
             Verdict::Fail { .. } => self.bury(&name, sequence, DeadReason::Rejected),
             Verdict::Release => self.release(&name, sequence),
+            Verdict::Failed { .. } => unreachable!("a test of its own"),
         }
         Ok(())
     }
@@ -197,7 +198,10 @@ impl Model {
         entry.dead = Some(DeadInfo {
             reason,
             detail: String::new(),
-            queue: name.to_owned(),
+            queue: Some(name.to_owned()),
+            route: None,
+            module: None,
+            digest: None,
             attempts: entry.attempts,
             first_at: entry.first_at.unwrap_or(now),
             last_at: now,

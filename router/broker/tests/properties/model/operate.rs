@@ -76,7 +76,9 @@ impl Model {
                 self.queue_mut(name).parked.remove(key).map(|_| one).ok_or(OperateError::UnknownId)
             }
             Operation::Redrive { select, limit } => Ok(self.redrive(name, &letters, select, *limit)),
-            Operation::RedriveEdited { .. } => unreachable!("a test of its own"),
+            Operation::RedriveEdited { .. } | Operation::RedriveAs { .. } => {
+                unreachable!("a test of its own")
+            }
         }
     }
 
