@@ -53,7 +53,9 @@ impl Record {
         let (mut record, used): (Record, usize) = decode(bytes)?;
         let rest = &bytes[used..];
         match &mut record {
-            Record::Published { message, .. } | Record::Edited { message, .. } => {
+            Record::Published { message, .. }
+            | Record::Edited { message, .. }
+            | Record::Stillborn { message, .. } => {
                 check_spans(&message.fields, rest)?;
                 message.body = Bytes::copy_from_slice(rest);
             }
@@ -67,7 +69,9 @@ impl Record {
     /// The block that this record carries.
     pub fn body(&self) -> Option<&Bytes> {
         match self {
-            Record::Published { message, .. } | Record::Edited { message, .. } => Some(&message.body),
+            Record::Published { message, .. }
+            | Record::Edited { message, .. }
+            | Record::Stillborn { message, .. } => Some(&message.body),
             Record::Relocated { body, .. } => Some(&body.0),
             _ => None,
         }

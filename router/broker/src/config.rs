@@ -100,6 +100,13 @@ pub struct Rules {
     pub failed: Vec<FailedVersion>,
 }
 
+impl Rules {
+    /// Whether this is a module of theirs.
+    pub(crate) fn names(&self, module: &str) -> bool {
+        self.modules.iter().any(|pin| pin.name == module)
+    }
+}
+
 /// Which binary runs under a module's name.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ModulePin {

@@ -4,6 +4,7 @@ use crate::broker::Broker;
 use crate::effect::{Effect, Event, Held, Output, Wait};
 use crate::ids::{Millis, QueueId, Sequence};
 use crate::message::{DeadInfo, DeadReason, Status};
+use crate::messages::RequestName;
 use crate::queue::Kind;
 use crate::record::{Record, Removal};
 use crate::requests::Owed;
@@ -92,13 +93,18 @@ impl Broker {
     /// If the message is a request, its requester gets `rejected` at the end of this command.
     pub(crate) fn owe_rejection(&mut self, sequence: Sequence, reason: &str) {
         if let Some(request) = self.messages.row(sequence).request() {
-            let (request, reason) = (request.clone(), shorten(reason).to_owned());
-            self.owed.push_back(Owed { request, status: Status::Rejected, reason });
+            self.owe_rejection_of(request.clone(), reason);
         }
     }
 
+    /// See [`Broker::owe_rejection`].
+    pub(crate) fn owe_rejection_of(&mut self, request: RequestName, reason: &str) {
+        let reason = shorten(reason).to_owned();
+        self.owed.push_back(Owed { request, status: Status::Rejected, reason });
+    }
+
     /// Tells of dead letters at `dead_alarm`, and at each tenfold of it.
-    fn raise(&mut self, id: QueueId, dead: QueueId, reason: DeadReason, output: &mut Output) {
+    pub(crate) fn raise(&mut self, id: QueueId, dead: QueueId, reason: DeadReason, output: &mut Output) {
         let count = self.queues.queue(dead).len();
         let queue = self.queues.queue_mut(id);
         let Some(threshold) = queue.settings.dead_alarm else { return };

@@ -186,3 +186,11 @@ pub struct DeadInfo {
     /// When it died.
     pub last_at: Millis,
 }
+
+impl DeadInfo {
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let texts = [&self.queue, &self.route, &self.module, &self.digest];
+        48 + self.detail.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+}

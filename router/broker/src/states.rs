@@ -1,22 +1,20 @@
 //! What modules remember: by name a table of keys and values, changed by records only. It knows times and bytes, and neither
 //! what a module is nor who calls it; limits are the callers' business.
-//!
-//! A table lies in pages behind `Arc`s, so that a clone is one pointer and a later change copies the page that it touches.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use crate::broker::Broker;
+use crate::effect::Output;
 use crate::ids::Millis;
+use crate::module_state::ModuleState;
+use crate::record::Record;
 
-/// Entries in one page at most.
-const PAGE_ENTRIES: usize = 128;
-/// Expired entries that a record of no writes lets go, and by which one of some lets go more than twice as many as it brings.
-pub(crate) const EXPIRED_A_RECORD: usize = 256;
+/// Expired entries that a record lets go at most, beside two for each that it writes.
+const EXPIRED_A_RECORD: usize = 1024;
 
 /// One write of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -36,96 +34,11 @@ pub struct StateEntry {
     pub expires_ms: Option<u64>,
 }
 
-/// The state of one module. Cloning costs one pointer; a clone stays as it is.
-#[derive(Clone, Debug)]
-pub struct ModuleState {
-    /// By the least key that may lie in the page; there is always one of the empty key.
-    pages: Arc<BTreeMap<Arc<[u8]>, Arc<Page>>>,
-    len: usize,
-    bytes: u64,
-}
-
-type Page = BTreeMap<Arc<[u8]>, StateEntry>;
-
-impl Default for ModuleState {
-    fn default() -> ModuleState {
-        let first: Arc<[u8]> = Arc::from([]);
-        ModuleState { pages: Arc::new(BTreeMap::from([(first, Arc::default())])), len: 0, bytes: 0 }
-    }
-}
-
-impl ModuleState {
-    /// The entry below this key, expired or not.
-    pub fn get(&self, key: &[u8]) -> Option<&StateEntry> {
-        self.page(key).1.get(key)
-    }
-
-    /// Every entry, expired ones included, in order of the keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &StateEntry)> {
-        self.pages.values().flat_map(|page| page.iter()).map(|(key, entry)| (&**key, entry))
-    }
-
-    /// The entries behind this key, whether or not it is there, in order of the keys.
-    pub fn iter_after<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a StateEntry)> {
-        let behind = (Bound::Excluded(key), Bound::Unbounded);
-        let (first, page) = self.page(key);
-        let pages = self.pages.range::<[u8], _>((Bound::Excluded(&**first), Bound::Unbounded));
-        let later = pages.flat_map(|(_, page)| page.iter());
-        page.range::<[u8], _>(behind).chain(later).map(|(key, entry)| (&**key, entry))
-    }
-
-    /// How many entries there are, expired ones included.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The bytes of all keys and values.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn page(&self, key: &[u8]) -> (&Arc<[u8]>, &Arc<Page>) {
-        let pages = self.pages.range::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
-        pages.last().expect("there is a page of the empty key")
-    }
-
-    fn put(&mut self, key: Arc<[u8]>, entry: StateEntry) -> Option<StateEntry> {
-        let first = self.page(&key).0.clone();
-        self.bytes += (key.len() + entry.value.len()) as u64;
-        let (key_len, pages) = (key.len(), Arc::make_mut(&mut self.pages));
-        let page = Arc::make_mut(pages.get_mut(&first).expect("it was just found"));
-        let before = page.insert(key, entry);
-        match &before {
-            Some(before) => self.bytes -= (key_len + before.value.len()) as u64,
-            None => self.len += 1,
-        }
-        if page.len() > PAGE_ENTRIES {
-            let middle = page.keys().nth(PAGE_ENTRIES / 2).expect("it has more than that").clone();
-            let upper = page.split_off(&middle);
-            pages.insert(middle, Arc::new(upper));
-        }
-        before
-    }
-
-    fn remove(&mut self, key: &[u8]) -> Option<StateEntry> {
-        let first = self.page(key).0.clone();
-        // Nothing is copied for a key that isn't there.
-        self.pages[&first].get(key)?;
-        let pages = Arc::make_mut(&mut self.pages);
-        let page = Arc::make_mut(pages.get_mut(&first).expect("it was just found"));
-        let before = page.remove(key)?;
-        if page.is_empty() && !first.is_empty() {
-            pages.remove(&first);
-        }
-        self.len -= 1;
-        self.bytes -= (key.len() + before.value.len()) as u64;
-        Some(before)
-    }
+/// An entry, as a snapshot keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct StateRow {
+    key: Vec<u8>,
+    entry: StateEntry,
 }
 
 /// One table with its entries in order of their ends.
@@ -187,9 +100,18 @@ impl States {
         }
     }
 
-    /// Takes an entry back that a snapshot kept.
-    pub(crate) fn restore(&mut self, module: &str, key: &[u8], entry: StateEntry) {
-        self.tables.entry(module.to_owned()).or_default().write(key, Some(entry));
+    /// The states as they are now, cheaply.
+    pub(crate) fn image(&self) -> StatesImage {
+        let states = self.tables.iter().map(|(module, table)| (module.clone(), table.state.clone()));
+        StatesImage { states: states.collect(), last: None }
+    }
+
+    /// Takes entries back that an image yielded.
+    pub(crate) fn restore(&mut self, module: &str, rows: Vec<StateRow>) {
+        let table = self.tables.entry(module.to_owned()).or_default();
+        for row in rows {
+            table.write(&row.key, Some(row.entry));
+        }
     }
 
     pub(crate) fn drop_state(&mut self, module: &str) {
@@ -222,7 +144,68 @@ impl States {
     }
 }
 
+/// Every module's state as it was; yields its rows. Can go to another thread.
+pub(crate) struct StatesImage {
+    states: VecDeque<(String, ModuleState)>,
+    /// The last key of the first that was yielded.
+    last: Option<Vec<u8>>,
+}
+
+impl StatesImage {
+    /// The next rows of one module, about so many bytes of them. None means that there are no more.
+    pub(crate) fn next_rows(&mut self, bytes: usize) -> Option<(String, Vec<StateRow>)> {
+        loop {
+            let (module, state) = self.states.front()?;
+            let (mut rows, mut size) = (Vec::new(), 0);
+            for (key, entry) in state.iter_after(self.last.as_deref()) {
+                if size >= bytes {
+                    break;
+                }
+                size += 16 + key.len() + entry.value.len();
+                rows.push(StateRow { key: key.to_vec(), entry: entry.clone() });
+            }
+            if let Some(last) = rows.last() {
+                self.last = Some(last.key.clone());
+                return Some((module.clone(), rows));
+            }
+            self.states.pop_front();
+            self.last = None;
+        }
+    }
+}
+
 impl Broker {
+    /// What a batch wrote, now that its time is `now`; writes of a module that is gone from the rules are lost with it.
+    pub(crate) fn write_state(
+        &mut self,
+        now: Millis,
+        module: String,
+        writes: Vec<StateWrite>,
+        output: &mut Output,
+    ) {
+        if !writes.is_empty() && self.rules.names(&module) {
+            self.commit(Record::State { at: now, module, writes }, true, output);
+        }
+    }
+
+    /// Lets entries go whose time is over, some of each module's; whether there are more.
+    pub(crate) fn expire_states(&mut self, now: Millis, output: &mut Output) -> bool {
+        let due: Vec<String> = self.states.expired(now).map(str::to_owned).collect();
+        for module in due {
+            self.commit(Record::State { at: now, module, writes: Vec::new() }, true, output);
+        }
+        self.states.expired(now).next().is_some()
+    }
+
+    /// An operator wants these modules to forget.
+    pub(crate) fn drop_states(&mut self, modules: &[String], output: &mut Output) {
+        for module in modules {
+            if self.states.get(module).is_some() {
+                self.commit(Record::StateDropped { module: module.clone() }, true, output);
+            }
+        }
+    }
+
     /// What the module of this name remembers, if anything.
     pub fn module_state(&self, name: &str) -> Option<&ModuleState> {
         self.states.get(name)
