@@ -228,8 +228,15 @@ impl Shard {
             document: String::new(),
             queues,
             limits: ShardLimits::default(),
+            modules: Vec::new(),
+            failed: Vec::new(),
         };
-        shard.call(Command::ApplyRules { ticket: Ticket(1), rules, drop_queues: Vec::new() });
+        shard.call(Command::ApplyRules {
+            ticket: Ticket(1),
+            rules,
+            drop_queues: Vec::new(),
+            drop_states: Vec::new(),
+        });
         shard.targets = shard.broker.bindings().resolve("orders.eu.created");
         shard
     }
@@ -280,7 +287,8 @@ impl Shard {
                 rules: RulesVersion(1),
                 mandatory: false,
                 message: Message { body: body.freeze(), fields },
-                targets: self.targets.clone(),
+                way: Way::Direct(self.targets.clone()),
+                job: None,
             })
         };
         (first..first + BATCH).map(message).collect()

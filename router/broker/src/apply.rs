@@ -7,9 +7,9 @@ use crate::broker::Broker;
 use crate::config::Durability;
 use crate::effect::Wait;
 use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
-use crate::message::{DeadInfo, Message};
+use crate::message::Message;
 use crate::messages::Stored;
-use crate::queue::{DELIVERED, Entry, Kind, PARKS, REDRIVEN, State};
+use crate::queue::{DELIVERED, Entry, Kind, REDRIVEN, State};
 use crate::record::{Move, Record, Removal};
 use crate::transactions::Outcome;
 
@@ -36,6 +36,9 @@ pub enum ApplyError {
     /// Rules that name an ordinary queue as only dead-letter queues are named.
     #[error("it makes an ordinary queue `{0}`, a reserved name")]
     Name(String),
+    /// A module that the rules don't name.
+    #[error("it changes the state of module `{0}`, which the rules don't name")]
+    UnknownModule(String),
     /// Rules that don't follow the current ones.
     #[error("rules version {found} follows version {current}")]
     Rules {
@@ -106,6 +109,25 @@ impl Broker {
                     }
                     self.messages.relocate(*sequence, position);
                 }
+                Ok(())
+            }
+            Record::Remembered { hash, sequence, at, window_ms, durability } => {
+                let wait = Wait { position, durability: *durability };
+                self.dedup.insert(*hash, *sequence, wait, *at, *window_ms);
+                Ok(())
+            }
+            Record::Stillborn { sequence, at, letters, info, message } => {
+                self.apply_stillborn(position, *sequence, *at, *letters, info, message)
+            }
+            Record::State { at, module, writes } => {
+                if !self.rules.names(module) {
+                    return Err(ApplyError::UnknownModule(module.clone()));
+                }
+                self.states.write(*at, module, writes);
+                Ok(())
+            }
+            Record::StateDropped { module } => {
+                self.states.drop_state(module);
                 Ok(())
             }
         }
@@ -236,48 +258,6 @@ impl Broker {
         Ok(())
     }
 
-    /// A message leaves its queue for the dead-letter queue.
-    fn apply_dead(
-        &mut self,
-        position: Position,
-        id: QueueId,
-        sequence: Sequence,
-        info: &DeadInfo,
-    ) -> Result<(), ApplyError> {
-        let entry = self.take_entry(position, id, sequence, None)?;
-        let queue = self.queues.queue_mut(id);
-        let Kind::Ordinary { dead } = queue.kind else {
-            return Err(ApplyError::Misplaced { queue: id, sequence });
-        };
-        queue.totals.dead += 1;
-        queue.totals.expired += u64::from(info.reason == crate::message::DeadReason::Expired);
-        let stored = self.messages.row(sequence);
-        let mut flags = entry.flags & DELIVERED;
-        if queue.settings.on_poison == crate::config::OnPoison::ParkKey
-            && let Some(name) = queue.settings.ordering.by_key(stored)
-        {
-            flags |= PARKS;
-            queue.parked.entry(name.clone()).or_default().insert(sequence);
-            if self.live {
-                queue.index.keys.park(name, true, &queue.entries, &mut queue.index.lanes);
-            }
-        }
-        let letters = self.queues.queue_mut(dead);
-        if letters.entries.contains(sequence.0) {
-            return Err(ApplyError::Misplaced { queue: dead, sequence });
-        }
-        letters.bytes += u64::from(stored.len);
-        letters.moved_in = letters.moved_in.max(position);
-        letters.entries.insert(sequence.0, Entry { flags, ..Entry::ready() });
-        letters.reasons[info.reason as usize] += 1;
-        letters.dead.insert(sequence.0, Arc::new(info.clone()));
-        letters.totals.published += 1;
-        if self.live {
-            letters.index(sequence, &self.messages, &mut self.timers);
-        }
-        Ok(())
-    }
-
     fn apply_removed(
         &mut self,
         position: Position,
@@ -288,81 +268,24 @@ impl Broker {
         self.take_entry(position, id, sequence, None)?;
         self.forget_letter(id, sequence);
         self.messages.let_go(sequence);
-        let totals = &mut self.queues.queue_mut(id).totals;
+        let counted = match (cause, self.queues.queue(id).kind) {
+            // As for any letter that came back, its source queue counts it.
+            (Removal::Rejudged, Kind::Dead { source: Some(source) }) if self.queues.get(source).is_some() => {
+                source
+            }
+            _ => id,
+        };
+        let totals = &mut self.queues.queue_mut(counted).totals;
         match cause {
             Removal::Dropped | Removal::Lost => totals.dropped += 1,
             Removal::Purged | Removal::Cancelled => totals.removed += 1,
-        }
-        Ok(())
-    }
-
-    /// A key that dead letters park goes on; later dead letters park it anew.
-    fn apply_unparked(&mut self, id: QueueId, key: &[u8]) -> Result<(), ApplyError> {
-        let queue = self.queues.get_mut(id).ok_or(ApplyError::UnknownQueue(id))?;
-        let Kind::Ordinary { dead } = queue.kind else { return Err(ApplyError::UnknownQueue(id)) };
-        let parking = queue.parked.remove(key).unwrap_or_default();
-        if self.live {
-            queue.index.keys.park(key, false, &queue.entries, &mut queue.index.lanes);
-        }
-        let letters = self.queues.queue_mut(dead);
-        for sequence in parking {
-            letters.entries.get_mut(sequence.0).expect("what parks a key is a dead letter").flags &= !PARKS;
-        }
-        Ok(())
-    }
-
-    /// A dead letter goes back to its source queue, with another form and number if it was edited.
-    fn apply_redriven(
-        &mut self,
-        position: Position,
-        id: QueueId,
-        sequence: Sequence,
-        renamed: Sequence,
-        at: Millis,
-        edited: Option<&Message>,
-    ) -> Result<(), ApplyError> {
-        let misplaced = ApplyError::Misplaced { queue: id, sequence };
-        let letters = self.queues.get(id).ok_or(ApplyError::UnknownQueue(id))?;
-        let Kind::Dead { source: Some(source) } = letters.kind else {
-            return Err(misplaced);
-        };
-        let entry = self.take_entry(position, id, sequence, None)?;
-        self.forget_letter(id, sequence);
-        if let Some(message) = edited {
-            let hash = self.hash_key.id(message.id());
-            let old = self.messages.row(sequence);
-            let mut stored = Stored::new(message, hash, position, old.published_at, position.0 == 0);
-            stored.relocated = position.0 > 0;
-            stored.refs = 1;
-            self.draw_through(renamed.0)?;
-            self.messages.let_go(sequence);
-            if self.messages.get(renamed).is_some() {
-                return Err(ApplyError::Number(renamed.0));
-            }
-            self.messages.insert(renamed, stored);
-        }
-        let stored = self.messages.row(renamed);
-        let queue = self.queues.get_mut(source).ok_or(ApplyError::UnknownQueue(source))?;
-        if queue.entries.get(renamed.0).is_some() {
-            return Err(misplaced);
-        }
-        let due = stored.deliver_at().filter(|due| *due > at);
-        let mut back = due.map_or_else(Entry::ready, Entry::scheduled);
-        back.flags |= entry.flags & DELIVERED | REDRIVEN;
-        queue.entries.insert(renamed.0, back);
-        queue.bytes += u64::from(stored.len);
-        queue.delayed += u64::from(due.is_some());
-        queue.moved_in = queue.moved_in.max(position);
-        queue.redriven.insert(renamed.0, at);
-        queue.totals.redriven += 1;
-        if self.live {
-            queue.index(renamed, &self.messages, &mut self.timers);
+            Removal::Rejudged => totals.redriven += 1,
         }
         Ok(())
     }
 
     /// Takes a message out of a queue, counters and indexes included; the message itself is still held.
-    fn take_entry(
+    pub(crate) fn take_entry(
         &mut self,
         position: Position,
         id: QueueId,
@@ -398,26 +321,6 @@ impl Broker {
         Ok(entry)
     }
 
-    /// A dead letter is none any more: its headers go, and its key if it was the last one that parked it.
-    fn forget_letter(&mut self, id: QueueId, sequence: Sequence) {
-        let queue = self.queues.queue_mut(id);
-        let Kind::Dead { source } = queue.kind else { return };
-        if let Some(info) = queue.dead.remove(sequence.0) {
-            queue.reasons[info.reason as usize] -= 1;
-        }
-        let stored = self.messages.row(sequence);
-        let Some(source) = source.and_then(|source| self.queues.get_mut(source)) else { return };
-        let Some(name) = stored.key() else { return };
-        let Some(letters) = source.parked.get_mut(name) else { return };
-        letters.remove(&sequence);
-        if letters.is_empty() {
-            source.parked.remove(name);
-            if self.live {
-                source.index.keys.park(name, false, &source.entries, &mut source.index.lanes);
-            }
-        }
-    }
-
     /// Every recorded lease is lost: it counts, without backoff.
     fn apply_started(&mut self, _at: Millis, reserved: u64, hash_key: (u64, u64)) -> Result<(), ApplyError> {
         if reserved < self.reserved || reserved > MAX_NUMBER {
@@ -448,7 +351,7 @@ impl Broker {
     }
 
     /// A number was drawn up to here.
-    fn draw_through(&mut self, number: u64) -> Result<(), ApplyError> {
+    pub(crate) fn draw_through(&mut self, number: u64) -> Result<(), ApplyError> {
         if number > self.reserved {
             return Err(ApplyError::Number(number));
         }

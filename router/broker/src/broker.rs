@@ -16,13 +16,15 @@ use crate::dedup::Dedup;
 use crate::effect::{Effect, Held, Output, Wait};
 use crate::hash::HashKey;
 use crate::ids::{Lease, Millis, Position, QueueId, RulesVersion, Sequence};
+use crate::judging::Judging;
 use crate::message::Render;
 use crate::messages::Messages;
 use crate::queue::{Kind, Queue};
 use crate::queues::{CHASKI, CHASKI_DLQ, Queues};
 use crate::record::{Move, Moves, Record};
 use crate::requests::{Owed, Requests};
-use crate::rules::{RulesEntry, chaski_settings};
+use crate::rules::{Drops, RulesEntry, chaski_settings};
+use crate::states::States;
 use crate::subscriptions::Subscriptions;
 use crate::timers::Timers;
 use crate::transactions::Outcomes;
@@ -94,6 +96,7 @@ pub struct Broker {
     pub(crate) messages: Messages,
     pub(crate) dedup: Dedup,
     pub(crate) transactions: Outcomes,
+    pub(crate) states: States,
     // Volatile.
     /// Indexes and timers are kept: after `resume`.
     pub(crate) live: bool,
@@ -109,6 +112,7 @@ pub struct Broker {
     pub(crate) consumers: Consumers,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) requests: Requests,
+    pub(crate) judging: Judging,
     pub(crate) disk: DiskState,
     /// Queues that may have something for somebody: empty between two commands, but for those that had too much.
     pub(crate) touched: Vec<QueueId>,
@@ -170,6 +174,8 @@ impl Broker {
             document: String::new(),
             queues: Vec::new(),
             limits: ShardLimits::default(),
+            modules: Vec::new(),
+            failed: Vec::new(),
         };
         let mut queues = Queues::default();
         let settings = Arc::new(chaski_settings(&rules.limits));
@@ -188,6 +194,7 @@ impl Broker {
             queues,
             messages: Messages::default(),
             transactions: Outcomes::default(),
+            states: States::default(),
             live: false,
             now: Millis(0),
             start: 0,
@@ -198,6 +205,7 @@ impl Broker {
             consumers: Consumers::default(),
             subscriptions: Subscriptions::new(hash_key),
             requests: Requests::default(),
+            judging: Judging::default(),
             disk: DiskState::Plenty,
             touched: Vec::new(),
             unfinished: Vec::new(),
@@ -260,14 +268,17 @@ impl Broker {
                     self.detach(now, slot, true, output);
                 }
             }
-            Command::ApplyRules { ticket, rules, drop_queues } => {
-                self.change_rules(now, ticket, rules, &drop_queues, output);
+            Command::ApplyRules { ticket, rules, drop_queues, drop_states } => {
+                let drops = Drops { queues: &drop_queues, states: &drop_states };
+                self.change_rules(now, ticket, rules, drops, output);
             }
+            Command::Judged { ticket, writes, jobs } => self.judged(now, ticket, writes, jobs, output),
             Command::Operate { ticket, queue, operation } => {
-                // A pause is journaled whatever the queue is.
-                let pause = matches!(operation, Operation::Pause | Operation::Resume);
+                // A pause is journaled whatever the queue is, and what filters made of a letter may go anywhere.
+                let elsewhere =
+                    matches!(operation, Operation::Pause | Operation::Resume | Operation::RedriveAs { .. });
                 let durability = self.queues.get(queue).map_or(Durability::Memory, |queue| {
-                    if pause { Durability::Fsync } else { queue.settings.durability }
+                    if elsewhere { Durability::Fsync } else { queue.settings.durability }
                 });
                 let outcome = self.operate(now, queue, operation, output);
                 let position = if outcome.is_ok() { self.position } else { Position(0) };

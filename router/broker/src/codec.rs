@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::ids::{Lease, Millis, Sequence};
 use crate::message::{Fields, Message, Span};
 use crate::record::{Move, Moves, Raw, Record};
+use crate::states::StateEntry;
 
 /// A head is decoded within this many bytes: the rules document is the largest.
 const HEAD_LIMIT: usize = 64 << 20;
@@ -52,7 +53,9 @@ impl Record {
         let (mut record, used): (Record, usize) = decode(bytes)?;
         let rest = &bytes[used..];
         match &mut record {
-            Record::Published { message, .. } | Record::Edited { message, .. } => {
+            Record::Published { message, .. }
+            | Record::Edited { message, .. }
+            | Record::Stillborn { message, .. } => {
                 check_spans(&message.fields, rest)?;
                 message.body = Bytes::copy_from_slice(rest);
             }
@@ -66,7 +69,9 @@ impl Record {
     /// The block that this record carries.
     pub fn body(&self) -> Option<&Bytes> {
         match self {
-            Record::Published { message, .. } | Record::Edited { message, .. } => Some(&message.body),
+            Record::Published { message, .. }
+            | Record::Edited { message, .. }
+            | Record::Stillborn { message, .. } => Some(&message.body),
             Record::Relocated { body, .. } => Some(&body.0),
             _ => None,
         }
@@ -151,6 +156,25 @@ impl<C> Decode<C> for Raw {
 impl<'de, C> BorrowDecode<'de, C> for Raw {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         Raw::decode(decoder)
+    }
+}
+
+impl Encode for StateEntry {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.expires_ms, &self.value[..]).encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for StateEntry {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (expires_ms, value) = <(Option<u64>, Vec<u8>)>::decode(decoder)?;
+        Ok(StateEntry { value: Bytes::from(value), expires_ms })
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for StateEntry {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        StateEntry::decode(decoder)
     }
 }
 

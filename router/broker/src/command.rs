@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::Rules;
+use crate::filtered::{Filtered, Way};
 use crate::ids::{
-    ConnectionId, ConsumerId, Lease, Position, PublisherId, QueueId, RulesVersion, Sequence, SubscriptionId,
-    Ticket,
+    ConnectionId, ConsumerId, JobId, Lease, Position, PublisherId, QueueId, RulesVersion, Sequence,
+    SubscriptionId, Ticket,
 };
+use crate::judging::JudgeError;
 use crate::message::{DeadReason, Message};
+use crate::states::StateWrite;
 
 /// The queues that a topic reaches under one rules version, resolved by the session. Shared, since a topic repeats.
 pub type Targets = Arc<[QueueId]>;
@@ -89,6 +92,18 @@ pub enum Command {
         rules: Rules,
         /// Queues that may vanish with messages in them.
         drop_queues: Vec<String>,
+        /// Modules whose state may vanish with their name, or is emptied where the name stays.
+        drop_states: Vec<String>,
+    },
+    /// What the filters that keep state made of publishes that waited for them (`Effect::Invoke`), applied whole; answered by
+    /// `Effect::Judged`. Jobs that the broker doesn't know are passed over.
+    Judged {
+        /// Names the answer.
+        ticket: Ticket,
+        /// By module, what the batch wrote. A name that is gone from the rules keeps no state: its writes are left out.
+        writes: Vec<(String, Vec<StateWrite>)>,
+        /// By job, in order: for a publish one result; for a transaction one for each pending part, in order.
+        jobs: Vec<(JobId, Result<Vec<Filtered>, JudgeError>)>,
     },
     /// An operator's command on one queue; answered by `Effect::Done`.
     Operate {
@@ -135,21 +150,23 @@ pub enum DiskState {
     Full,
 }
 
-/// One publish. Unfiltered; filters will add results that differ from the origin.
+/// One publish.
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// The stream that waits for the confirm; `None` for a datagram.
     pub publisher: Option<PublisherId>,
     /// The frame's number on that stream.
     pub number: u64,
-    /// The rules under which the targets were resolved.
+    /// The rules under which `way` was found.
     pub rules: RulesVersion,
     /// Fail with `unroutable` when it reaches nobody.
     pub mandatory: bool,
     /// The message, as the client named it.
     pub message: Message,
-    /// Queues bound to its topic under `rules`.
-    pub targets: Targets,
+    /// Where it goes.
+    pub way: Way,
+    /// With [`Way::Pending`], and only then: the work that is under way for it.
+    pub job: Option<JobId>,
 }
 
 /// One transaction: at most 1,024 parts, checked by the session.
@@ -163,12 +180,14 @@ pub struct Transaction {
     pub connection: ConnectionId,
     /// Its own id, kept in the dedup window.
     pub id: Bytes,
-    /// The rules under which the targets were resolved.
+    /// The rules under which the ways were found.
     pub rules: RulesVersion,
     /// Leases to ack: queue (`None`: no such queue, so lost), sequence, lease.
     pub acks: Vec<(Option<QueueId>, Sequence, Lease)>,
-    /// Messages to publish, their targets, and whether they are mandatory.
-    pub publishes: Vec<(Message, Targets, bool)>,
+    /// Messages to publish, where they go, and whether they are mandatory.
+    pub publishes: Vec<(Message, Way, bool)>,
+    /// If a part is [`Way::Pending`], and only then: the work that is under way for all such parts.
+    pub job: Option<JobId>,
 }
 
 /// A consumer's beginning.
@@ -223,6 +242,17 @@ pub enum Verdict {
     },
     /// Never seen by the application: returned, no attempt counted.
     Release,
+    /// A filter of the consumer's rejected it or failed on it: to the dead-letter queue.
+    Failed {
+        /// Which of the two.
+        reason: DeadReason,
+        /// Why, for people.
+        detail: String,
+        /// The filter's module.
+        module: String,
+        /// Its binary, as `sha256:HEX`.
+        digest: String,
+    },
 }
 
 /// What an operator does to a queue. Those with a `limit` do so much and answer whether there is more.
@@ -247,7 +277,7 @@ pub enum Operation {
         /// The key.
         key: Bytes,
     },
-    /// Move dead letters back.
+    /// Move dead letters back: not those that a module failed on, which are to be judged again ([`Operation::RedriveAs`]).
     Redrive {
         /// Only those.
         select: Select,
@@ -260,6 +290,14 @@ pub enum Operation {
         sequence: Sequence,
         /// Its new form.
         message: Message,
+    },
+    /// Take one dead letter away, and store what filters made of it in its stead: past dedup, all or nothing. A full queue
+    /// that refuses stops it (`Progress::full`), and one that would reach nobody stays where it is (`Progress::count` 0).
+    RedriveAs {
+        /// Which dead letter.
+        sequence: Sequence,
+        /// What is stored.
+        filtered: Box<Filtered>,
     },
     /// Remove dead letters.
     PurgeDead {

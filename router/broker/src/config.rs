@@ -94,6 +94,37 @@ pub struct Rules {
     pub queues: Vec<(String, QueueSettings)>,
     /// The shard's limits.
     pub limits: ShardLimits,
+    /// Every module that the document names, resolved, and every built-in one that it uses without naming it.
+    pub modules: Vec<ModulePin>,
+    /// Versions that rolled themselves back: not to be deployed again by mistake.
+    pub failed: Vec<FailedVersion>,
+}
+
+impl Rules {
+    /// Whether this is a module of theirs.
+    pub(crate) fn names(&self, module: &str) -> bool {
+        self.modules.iter().any(|pin| pin.name == module)
+    }
+}
+
+/// Which binary runs under a module's name.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ModulePin {
+    /// The name: the owner of the module's state.
+    pub name: String,
+    /// SHA-256 of the binary; `None` waits for a deploy.
+    pub binary: Option<[u8; 32]>,
+}
+
+/// A binary with its params, under one name.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FailedVersion {
+    /// The name.
+    pub module: String,
+    /// SHA-256 of the binary.
+    pub binary: [u8; 32],
+    /// SHA-256 of the params.
+    pub params: [u8; 32],
 }
 
 /// Limits of the state machine, from `[limits]`.

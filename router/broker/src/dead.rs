@@ -4,6 +4,7 @@ use crate::broker::Broker;
 use crate::effect::{Effect, Event, Held, Output, Wait};
 use crate::ids::{Millis, QueueId, Sequence};
 use crate::message::{DeadInfo, DeadReason, Status};
+use crate::messages::RequestName;
 use crate::queue::Kind;
 use crate::record::{Record, Removal};
 use crate::requests::Owed;
@@ -25,6 +26,14 @@ pub struct Alarm {
     pub count: u64,
 }
 
+/// How a message dies.
+pub(crate) struct Death<'a> {
+    pub(crate) reason: DeadReason,
+    pub(crate) detail: &'a str,
+    /// The module and its digest, if a filter is to blame.
+    pub(crate) blame: Option<(String, String)>,
+}
+
 impl Broker {
     /// Moves a message of an ordinary queue to its dead-letter queue, whatever its state; its lease is the caller's business.
     pub(crate) fn bury(
@@ -36,23 +45,39 @@ impl Broker {
         detail: &str,
         output: &mut Output,
     ) {
+        self.bury_blaming(now, id, sequence, Death { reason, detail, blame: None }, output);
+    }
+
+    /// See [`Broker::bury`].
+    pub(crate) fn bury_blaming(
+        &mut self,
+        now: Millis,
+        id: QueueId,
+        sequence: Sequence,
+        death: Death<'_>,
+        output: &mut Output,
+    ) {
+        let Death { reason, detail, blame } = death;
         let queue = self.queues.queue(id);
         let Kind::Ordinary { dead } = queue.kind else {
             unreachable!("what is dead in queue {id} doesn't die again");
         };
         let entry = queue.entries.get(sequence.0).expect("the caller found it there");
+        let (module, digest) = blame.unzip();
         let info = DeadInfo {
             reason,
             detail: shorten(detail).to_owned(),
-            queue: queue.name.to_string(),
+            queue: Some(queue.name.to_string()),
+            route: None,
+            module,
+            digest,
             attempts: entry.attempts,
             first_at: if entry.first_at.0 > 0 { entry.first_at } else { now },
             last_at: now,
         };
         let journaled = queue.journaled();
         let bytes = u64::from(self.messages.row(sequence).len);
-        let told = if reason == DeadReason::Rejected { detail } else { reason.name() };
-        self.owe_rejection(sequence, told);
+        self.owe_rejection(sequence, told(reason, detail));
         let fits = self.make_room(now, dead, bytes, output);
         self.commit(Record::Dead { queue: id, sequence, info }, journaled, output);
         if !fits {
@@ -68,13 +93,18 @@ impl Broker {
     /// If the message is a request, its requester gets `rejected` at the end of this command.
     pub(crate) fn owe_rejection(&mut self, sequence: Sequence, reason: &str) {
         if let Some(request) = self.messages.row(sequence).request() {
-            let (request, reason) = (request.clone(), shorten(reason).to_owned());
-            self.owed.push_back(Owed { request, status: Status::Rejected, reason });
+            self.owe_rejection_of(request.clone(), reason);
         }
     }
 
+    /// See [`Broker::owe_rejection`].
+    pub(crate) fn owe_rejection_of(&mut self, request: RequestName, reason: &str) {
+        let reason = shorten(reason).to_owned();
+        self.owed.push_back(Owed { request, status: Status::Rejected, reason });
+    }
+
     /// Tells of dead letters at `dead_alarm`, and at each tenfold of it.
-    fn raise(&mut self, id: QueueId, dead: QueueId, reason: DeadReason, output: &mut Output) {
+    pub(crate) fn raise(&mut self, id: QueueId, dead: QueueId, reason: DeadReason, output: &mut Output) {
         let count = self.queues.queue(dead).len();
         let queue = self.queues.queue_mut(id);
         let Some(threshold) = queue.settings.dead_alarm else { return };
@@ -156,6 +186,11 @@ impl Broker {
             tell(output, Event::QueueDropped { queue: queue.name.to_string(), count });
         }
     }
+}
+
+/// What a requester reads of a death.
+pub(crate) fn told(reason: DeadReason, detail: &str) -> &str {
+    if reason == DeadReason::Rejected { detail } else { reason.name() }
 }
 
 /// The highest of the threshold and its tenfolds that `count` has reached.

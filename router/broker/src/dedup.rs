@@ -20,13 +20,15 @@ const SEGMENT_IDS: usize = 4_096;
 const TABLES: usize = 1_024;
 /// Slots of the smallest table.
 const LEAST_SLOTS: usize = 16;
+/// The distance of an id under which nothing was stored: it has no number.
+const NO_NUMBER: u32 = u32::MAX;
 /// Ids that one `insert` lets go at most, expired or early: more than it brings, so that a lowered bound is reached.
 const BUDGET: usize = 4;
 
 /// What is remembered of an id.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The first stored copy's number, or the number under which a transaction's outcome is kept.
+    /// The first stored copy's number (0: none was stored), or the number under which a transaction's outcome is kept.
     pub(crate) sequence: Sequence,
     /// What a duplicate's confirm waits for.
     pub(crate) wait: Wait,
@@ -66,6 +68,7 @@ struct Segment {
     window_ms: u64,
     durability: Durability,
     at: u64,
+    /// 0 as long as no id has a number.
     sequence: u64,
     position: u64,
     ids: Vec<Id>,
@@ -248,19 +251,28 @@ impl Dedup {
             let segment = self.segments[last as usize].as_mut().expect("a log's segments exist");
             let distance =
                 |number: u64, base: u64| number.checked_sub(base).and_then(|far| u32::try_from(far).ok());
+            // Until the first id with a number comes, there is none to count from.
+            let base = if segment.sequence == 0 { sequence.0 } else { segment.sequence };
+            let far = if sequence.0 == 0 {
+                Some(NO_NUMBER)
+            } else {
+                distance(sequence.0, base).filter(|far| *far != NO_NUMBER)
+            };
             if segment.ids.len() < SEGMENT_IDS
                 && let Some(at) = distance(at.0, segment.at)
-                && let Some(sequence) = distance(sequence.0, segment.sequence)
+                && let Some(sequence) = far
                 && let Some(position) = distance(position.0, segment.position)
             {
-                let ids = &mut Arc::make_mut(segment).ids;
-                ids.push(Id { hash: words, at, sequence, position });
-                return place(last, ids.len() - 1);
+                let segment = Arc::make_mut(segment);
+                segment.sequence = base;
+                segment.ids.push(Id { hash: words, at, sequence, position });
+                return place(last, segment.ids.len() - 1);
             }
         }
         // The first segment of a log grows with it, the others are made whole.
         let mut ids = Vec::with_capacity(if self.logs[log].segments.is_empty() { 4 } else { SEGMENT_IDS });
-        ids.push(Id { hash: words, at: 0, sequence: 0, position: 0 });
+        let first = if sequence.0 == 0 { NO_NUMBER } else { 0 };
+        ids.push(Id { hash: words, at: 0, sequence: first, position: 0 });
         let Log { window_ms, durability, .. } = self.logs[log];
         let (at, sequence, position) = (at.0, sequence.0, position.0);
         let segment = Arc::new(Segment { window_ms, durability, at, sequence, position, ids });
@@ -354,7 +366,11 @@ impl Segment {
         RememberedId {
             hash: id.hash(),
             at: Millis(self.at + u64::from(id.at)),
-            sequence: Sequence(self.sequence + u64::from(id.sequence)),
+            sequence: if id.sequence == NO_NUMBER {
+                Sequence(0)
+            } else {
+                Sequence(self.sequence + u64::from(id.sequence))
+            },
             position: Position(self.position + u64::from(id.position)),
         }
     }
@@ -568,9 +584,23 @@ mod tests {
         assert!(restored.restore(disorder).is_err());
     }
 
+    #[test]
+    fn ids_without_a_number_take_no_more_room_than_others() {
+        let mut dedup = Dedup::new(u64::MAX);
+        let number = |id: u64| if id % 2 == 0 { id } else { 0 };
+        for id in 1..=10_000 {
+            dedup.insert(hash(id), Sequence(number(id)), wait(id), Millis(id), WINDOW);
+        }
+        assert_eq!(dedup.logs[0].segments.len(), 3);
+        for id in [1, 2, 9_998, 9_999] {
+            let known = dedup.check(hash(id), Millis(10_000)).map(|entry| entry.sequence);
+            assert_eq!(known, Some(Sequence(number(id))));
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
-        Insert { id: u64, window: u64, durability: Durability },
+        Insert { id: u64, window: u64, durability: Durability, stored: bool },
         Pass(u64),
         Expire(usize),
         Leap,
@@ -580,8 +610,9 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let durability = prop::sample::select(vec![Durability::Os, Durability::Fsync]);
         prop_oneof![
-            6 => (0..40_u64, 1..4_u64, durability)
-                .prop_map(|(id, window, durability)| Step::Insert { id, window: window * 1_000, durability }),
+            6 => (0..40_u64, 1..4_u64, durability, any::<bool>()).prop_map(|(id, window, durability, stored)| {
+                Step::Insert { id, window: window * 1_000, durability, stored }
+            }),
             3 => (0..700_u64).prop_map(Step::Pass),
             1 => (0..20_usize).prop_map(Step::Expire),
             1 => Just(Step::Leap),
@@ -597,13 +628,14 @@ mod tests {
             let (mut now, mut number) = (Millis(1), 1);
             for step in steps {
                 match step {
-                    Step::Insert { id, window, durability } => {
+                    Step::Insert { id, window, durability, stored } => {
                         let known = model.get(&id).copied().filter(|entry| entry.expires > now);
                         prop_assert_eq!(dedup.check(hash(id), now), known);
                         if known.is_none() {
                             let wait = Wait { position: Position(number), durability };
-                            dedup.insert(hash(id), Sequence(number), wait, now, window);
-                            model.insert(id, Entry { sequence: Sequence(number), wait, expires: now.after(window) });
+                            let sequence = Sequence(if stored { number } else { 0 });
+                            dedup.insert(hash(id), sequence, wait, now, window);
+                            model.insert(id, Entry { sequence, wait, expires: now.after(window) });
                         }
                     }
                     Step::Pass(ms) => now = now.after(ms),

@@ -4,8 +4,10 @@ use bytes::Bytes;
 
 use crate::config::Durability;
 use crate::ids::{
-    ConsumerId, Lease, Millis, Position, PublisherId, QueueId, RulesVersion, Sequence, SubscriptionId, Ticket,
+    ConsumerId, JobId, Lease, Millis, Position, PublisherId, QueueId, RulesVersion, Sequence, SubscriptionId,
+    Ticket,
 };
+use crate::judging::JudgeError;
 use crate::message::{DeadInfo, DeadReason};
 use crate::record::Record;
 
@@ -106,6 +108,25 @@ pub enum Effect {
         /// Messages dropped since the last one that was passed.
         dropped: u64,
     },
+    /// This publish or transaction is neither known nor refused: its filters that keep state are to judge it now. What they
+    /// find comes back as `Command::Judged`.
+    Invoke {
+        /// The work.
+        job: JobId,
+    },
+    /// This work is not needed: its publish was a duplicate, or was refused.
+    Spare {
+        /// The work.
+        job: JobId,
+    },
+    /// Answer a `Command::Judged`, at once. Not taken: the disk is full, nothing of the command was done, and every publish in
+    /// it was refused.
+    Judged {
+        /// The command.
+        ticket: Ticket,
+        /// Whether it was done.
+        taken: bool,
+    },
     /// Answer a rules change.
     RulesApplied {
         /// The command.
@@ -166,6 +187,8 @@ pub enum PublishError {
     DiskLow,
     /// Full disk; retry later.
     DiskFull,
+    /// Its filters came to no result.
+    Judge(JudgeError),
 }
 
 /// Why a transaction was refused; nothing was done.
@@ -256,6 +279,13 @@ pub enum RulesRefused {
         queue: String,
         /// The setting.
         setting: &'static str,
+    },
+    /// The module would vanish with its state.
+    StateNotEmpty {
+        /// The module.
+        module: String,
+        /// Bytes of keys and values.
+        bytes: u64,
     },
     /// Full disk.
     DiskFull,

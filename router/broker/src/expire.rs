@@ -27,7 +27,8 @@ impl Broker {
         // While ids go early, how long they are remembered changes by itself.
         let shrunk = self.dedup.real_window_ms(self.now, self.wanted_window_ms) != self.window_told_ms;
         let shrunk = shrunk.then_some(self.tidy_from);
-        let windows = [self.dedup.next_expiry(), self.requests.next_expiry(), outcome, shrunk];
+        let state = if self.disk == DiskState::Full { None } else { self.states.next_expiry() };
+        let windows = [self.dedup.next_expiry(), self.requests.next_expiry(), outcome, shrunk, state];
         let tidy = windows.into_iter().flatten().min().map(|at| at.max(self.tidy_from));
         // A window that is too short changes by itself, and is told.
         let watch = self.dedup.forgot().then_some(self.tidy_from);
@@ -54,8 +55,9 @@ impl Broker {
             let done = self.dedup.expire(now, left)
                 + self.requests.expire(now, left)
                 + self.expire_outcomes(now, left);
+            let more = self.disk != DiskState::Full && self.expire_states(now, output);
             // What the budget left over is due at once.
-            self.tidy_from = if done >= left { now } else { now.after(TIDY_MS) };
+            self.tidy_from = if done >= left || more { now } else { now.after(TIDY_MS) };
             self.watch_window(now, output);
         }
         self.drain();

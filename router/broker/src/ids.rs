@@ -59,6 +59,10 @@ number! {
     Ticket(u64)
 }
 number! {
+    /// Work that the server has under way for one publish or transaction, named by the server.
+    JobId(u64)
+}
+number! {
     /// A version of the rules document, from 1. Version 0 is the empty document of a new shard.
     RulesVersion(u64)
 }

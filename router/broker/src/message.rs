@@ -164,20 +164,33 @@ impl DeadReason {
     }
 }
 
-/// What a dead letter's `chaski-dead-*` headers say. `-route`, `-scatter`, `-saga`, `-module` and `-digest` come with filters,
-/// gathers and sagas.
+/// What a dead letter's `chaski-dead-*` headers say. `-scatter` and `-saga` come with gathers and sagas.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DeadInfo {
     /// Why.
     pub reason: DeadReason,
     /// The consumer's reason, or a sentence of the router's.
     pub detail: String,
-    /// The queue that it died in.
-    pub queue: String,
+    /// The queue that it died in, or on whose binding; `None`: on a route.
+    pub queue: Option<String>,
+    /// The route that it died on.
+    pub route: Option<String>,
+    /// The module that rejected it or failed on it.
+    pub module: Option<String>,
+    /// That module's binary, as `sha256:HEX`.
+    pub digest: Option<String>,
     /// Deliveries that it had.
     pub attempts: u32,
     /// When it was first delivered; when never delivered, when it died.
     pub first_at: Millis,
     /// When it died.
     pub last_at: Millis,
+}
+
+impl DeadInfo {
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let texts = [&self.queue, &self.route, &self.module, &self.digest];
+        48 + self.detail.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
 }

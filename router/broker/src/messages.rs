@@ -60,15 +60,19 @@ pub(crate) struct RequestName {
     pub(crate) reply_to: String,
 }
 
+impl RequestName {
+    /// The message's name, if it is a request.
+    pub(crate) fn of(message: &Message) -> Option<RequestName> {
+        let reply_to = text(message.reply_to()?);
+        Some(RequestName { topic: text(message.topic()), id: text(message.id()), reply_to })
+    }
+}
+
 impl Stored {
     /// The row of a message with its body at `position`, or, with `keep`, its body here.
     pub(crate) fn new(message: &Message, id: u64, position: Position, at: Millis, keep: bool) -> Stored {
         let fields = &message.fields;
-        let request = message.reply_to().map(|reply_to| RequestName {
-            topic: text(message.topic()),
-            id: text(message.id()),
-            reply_to: text(reply_to),
-        });
+        let request = RequestName::of(message);
         // A copy: the bytes may be a small part of a large network buffer.
         let body = keep.then(|| Bytes::copy_from_slice(&message.body));
         let more = More { ttl_ms: fields.ttl_ms, deliver_at: fields.deliver_at, request, body };

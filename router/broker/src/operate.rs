@@ -3,15 +3,14 @@
 use bytes::Bytes;
 
 use crate::broker::Broker;
-use crate::command::{DiskState, Operation, Select};
+use crate::command::{DiskState, Operation};
 use crate::effect::{OperateError, Output, Progress};
 use crate::ids::{Millis, Position, QueueId, Sequence};
-use crate::message::Message;
 use crate::queue::{Kind, State};
 use crate::record::{Raw, Record, Removal};
 
 /// Messages that one command moves or removes at most, whatever it asks for.
-const MOST: u64 = 16_384;
+pub(crate) const MOST: u64 = 16_384;
 
 impl Broker {
     pub(crate) fn operate(
@@ -48,6 +47,10 @@ impl Broker {
             Operation::Redrive { select, limit } => {
                 self.check_redrive()?;
                 Ok(self.redrive(now, letters, &select, limit, output))
+            }
+            Operation::RedriveAs { sequence, filtered } => {
+                self.check_redrive()?;
+                self.redrive_as(now, letters, sequence, *filtered, output)
             }
             Operation::RedriveEdited { sequence, message } => {
                 self.check_redrive()?;
@@ -114,85 +117,6 @@ impl Broker {
             self.touch(id);
         }
         Progress { count: 1, ..Progress::default() }
-    }
-
-    fn redrive(
-        &mut self,
-        now: Millis,
-        letters: QueueId,
-        select: &Select,
-        limit: u64,
-        output: &mut Output,
-    ) -> Progress {
-        let mut progress = Progress::default();
-        let Kind::Dead { source: Some(source) } = self.queues.queue(letters).kind else { return progress };
-        let id = select.id.as_ref().map(|id| self.hash_key.id(id));
-        let queue = self.queues.queue(letters);
-        let limit = limit.min(MOST) as usize;
-        let mut chosen: Vec<Sequence> = queue
-            .entries
-            .iter()
-            .take_while(|(sequence, _)| select.through.is_none_or(|last| *sequence <= last.0))
-            .filter(|(sequence, entry)| {
-                let reason = || queue.dead.get(*sequence).map(|info| info.reason);
-                entry.state != State::Leased
-                    && select.reason.is_none_or(|wanted| reason() == Some(wanted))
-                    && id.is_none_or(|id| self.messages.row(Sequence(*sequence)).id == id)
-            })
-            .map(|(sequence, _)| Sequence(sequence))
-            .take(limit.saturating_add(1))
-            .collect();
-        progress.more = chosen.len() > limit;
-        chosen.truncate(limit);
-        for sequence in chosen {
-            // What died to make room for another one may have pushed it out.
-            if !self.queues.queue(letters).entries.contains(sequence.0) {
-                continue;
-            }
-            let bytes = u64::from(self.messages.row(sequence).len);
-            if self.queues.queue(source).refuses(1, bytes) {
-                (progress.full, progress.more) = (true, true);
-                break;
-            }
-            let journaled = self.queues.queue(letters).journaled();
-            self.commit(Record::Redriven { queue: letters, sequence, at: now }, journaled, output);
-            self.make_room_for(now, source, sequence, output);
-            progress.count += 1;
-        }
-        self.touch(source);
-        self.calm(letters, output);
-        progress
-    }
-
-    fn redrive_edited(
-        &mut self,
-        now: Millis,
-        letters: QueueId,
-        sequence: Sequence,
-        message: Message,
-        output: &mut Output,
-    ) -> Result<Progress, OperateError> {
-        let queue = self.queues.queue(letters);
-        let Kind::Dead { source: Some(source) } = queue.kind else { return Err(OperateError::UnknownId) };
-        let entry = queue.entries.get(sequence.0).filter(|entry| entry.state != State::Leased);
-        entry.ok_or(OperateError::UnknownId)?;
-        let journaled = queue.journaled();
-        let bytes = message.body.len() as u64;
-        if self.queues.queue(source).refuses(1, bytes) {
-            return Ok(Progress { count: 0, more: true, full: true });
-        }
-        // Another queue may hold the same message, in its old form.
-        let alone = self.messages.row(sequence).refs == 1;
-        let renamed = if alone { sequence } else { Sequence(self.draw(output)) };
-        self.commit(
-            Record::Edited { queue: letters, sequence, renamed, at: now, message },
-            journaled,
-            output,
-        );
-        self.make_room_for(now, source, renamed, output);
-        self.touch(source);
-        self.calm(letters, output);
-        Ok(Progress { count: 1, ..Progress::default() })
     }
 
     /// Writes bodies again. Those that nobody needs any more are left out.

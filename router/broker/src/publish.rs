@@ -4,18 +4,29 @@
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
-use crate::command::{DiskState, Publish, Targets};
-use crate::config::{Durability, Overflow};
+use crate::command::{Publish, Targets};
+use crate::config::Durability;
 use crate::dedup::Entry as Remembered;
 use crate::effect::{Confirmation, Effect, Held, Output, PublishError, Wait};
-use crate::ids::{Millis, Position, QueueId, RulesVersion, Sequence, SubscriptionId};
-use crate::message::{DeadReason, Message};
-use crate::record::{Record, Removal};
+use crate::filtered::{Sorted, Way};
+use crate::ids::{Millis, Position, PublisherId, QueueId, RulesVersion, Sequence, SubscriptionId};
+use crate::message::Message;
+use crate::record::Record;
+use crate::requests::Asked;
+use crate::room::Room;
 
 /// An id is remembered at least this long.
 pub(crate) const LEAST_WINDOW_MS: u64 = 120_000;
-/// Messages that make room for one newcomer at most; what is then still too much goes with the next ones.
-const EVICTIONS: usize = 1024;
+
+/// A publish to be judged, beside where it goes.
+#[derive(Copy, Clone)]
+pub(crate) struct Offer<'a> {
+    /// Names it in the dedup window.
+    pub(crate) hash: u128,
+    pub(crate) rules: RulesVersion,
+    pub(crate) message: &'a Message,
+    pub(crate) mandatory: bool,
+}
 
 /// What is to become of a publish that is not refused.
 pub(crate) enum Judged {
@@ -25,6 +36,8 @@ pub(crate) enum Judged {
     Late,
     /// It is to be done.
     New(Plan),
+    /// What filters made of it is to be done.
+    Filtered(Box<Sorted>),
 }
 
 /// A publish that may be done.
@@ -37,51 +50,73 @@ pub(crate) struct Plan {
     pub(crate) answers: Option<u128>,
 }
 
-/// What other parts of the same transaction take: by queue, messages and bytes; negative where acks make room.
-pub(crate) type Taken = SmallVec<[(QueueId, i64, i64); 4]>;
-
 impl Broker {
     pub(crate) fn publish(&mut self, now: Millis, publish: Publish, output: &mut Output) {
-        let Publish { publisher, number, rules, mandatory, message, targets } = publish;
-        let judged = self.judge(now, rules, &message, &targets, mandatory, &mut Taken::new());
-        let (outcome, wait) = match judged {
+        let hash = self.hash_key.message(publish.message.topic(), publish.message.id());
+        if self.judging.is_under_way(hash) {
+            self.await_first(hash, publish, output);
+            return;
+        }
+        if matches!(publish.way, Way::Pending) {
+            self.begin_publish(now, hash, publish, output);
+            return;
+        }
+        let (publisher, number) = (publish.publisher, publish.number);
+        let (outcome, wait) = self.do_publish(now, hash, publish, Room::new(self.disk), output);
+        confirm(publisher, number, outcome, wait, output);
+    }
+
+    /// Judges and does a publish of which all is known.
+    pub(crate) fn do_publish(
+        &mut self,
+        now: Millis,
+        hash: u128,
+        publish: Publish,
+        mut room: Room,
+        output: &mut Output,
+    ) -> (Result<Confirmation, PublishError>, Wait) {
+        let Publish { rules, mandatory, message, way, .. } = publish;
+        let offer = Offer { hash, rules, message: &message, mandatory };
+        match self.judge(now, offer, way, &mut room) {
             Ok(judged) => {
                 let (confirmation, wait) = self.perform(now, message, judged, output);
                 (Ok(confirmation), wait)
             }
             Err(error) => (Err(error), Wait::NOTHING),
-        };
-        if let Some(publisher) = publisher {
-            output.effects.push(Held { wait, effect: Effect::Confirm { publisher, number, outcome } });
         }
     }
 
-    /// Decides what becomes of a publish, and changes nothing. `taken` is what parts before it in the same transaction take.
+    /// Decides what becomes of a publish, and changes nothing but what it takes of the room.
     pub(crate) fn judge(
         &mut self,
         now: Millis,
-        rules: RulesVersion,
-        message: &Message,
-        targets: &Targets,
-        mandatory: bool,
-        taken: &mut Taken,
+        offer: Offer<'_>,
+        way: Way,
+        room: &mut Room,
     ) -> Result<Judged, PublishError> {
-        let hash = self.hash_key.message(message.topic(), message.id());
+        let Offer { hash, rules, message, mandatory } = offer;
         if let Some(known) = self.dedup.check(hash, now) {
             return Ok(Judged::Duplicate(known));
         }
-        let mut plan = match message
-            .correlation_id()
-            .and_then(|id| self.requests.asked(now, self.hash_key, message, id))
-        {
-            Some(request) if request.answered => return Ok(Judged::Late),
+        let asked = self.asked(now, message);
+        if asked.as_ref().is_some_and(|request| request.answered) {
+            return Ok(Judged::Late);
+        }
+        let targets = match way {
+            Way::Direct(targets) => targets,
+            Way::Filtered(filtered) => {
+                let sorted = self.judge_filtered(offer, *filtered, asked, room)?;
+                return Ok(Judged::Filtered(Box::new(sorted)));
+            }
+            Way::Pending => unreachable!("a pending publish is judged by its filters before it comes here"),
+        };
+        let mut plan = match asked {
             Some(request) => {
-                let (hash, moved_to) = (request.hash, request.moved_to);
-                let mut plan = match moved_to {
-                    Some(reply_to) => self.resolve(&reply_to),
+                let mut plan = match &request.moved_to {
+                    Some(reply_to) => self.resolve(reply_to),
                     None => self.targets(rules, message, targets),
                 };
-                plan.answers = Some(hash);
+                plan.answers = Some(request.hash);
                 plan
             }
             None => self.targets(rules, message, targets),
@@ -96,8 +131,15 @@ impl Broker {
             }
             return Ok(Judged::New(plan));
         }
-        self.check_room(&plan.targets, message.body.len() as u64, taken)?;
+        self.check_disk(self.strongest(&plan.targets), !plan.targets.is_empty(), room)?;
+        self.check_room(&plan.targets, message.body.len() as u64, room)?;
         Ok(Judged::New(plan))
+    }
+
+    /// The request that this message replies to, if it is known.
+    pub(crate) fn asked(&self, now: Millis, message: &Message) -> Option<Asked> {
+        let id = message.correlation_id()?;
+        self.requests.asked(now, self.hash_key, message, id)
     }
 
     /// Does what was judged: the confirmation, and what it waits for.
@@ -127,6 +169,13 @@ impl Broker {
                 (Confirmation::default(), Wait::NOTHING)
             }
             Judged::New(plan) => self.store(now, message, plan, output),
+            Judged::Filtered(sorted)
+                if sorted.answers.is_some_and(|hash| self.requests.is_answered(hash)) =>
+            {
+                self.requests.late += 1;
+                (Confirmation::default(), Wait::NOTHING)
+            }
+            Judged::Filtered(sorted) => self.store_sorted(now, Some(&message), *sorted, output),
         }
     }
 
@@ -167,52 +216,28 @@ impl Broker {
     }
 
     /// The targets that a session resolved, without those that are gone, and the subscriptions.
-    fn targets(&self, rules: RulesVersion, message: &Message, targets: &Targets) -> Plan {
+    fn targets(&self, rules: RulesVersion, message: &Message, targets: Targets) -> Plan {
+        let subscriptions = self.subscribers(message);
+        Plan { hash: None, targets: self.still_there(Some(rules), targets), subscriptions, answers: None }
+    }
+
+    /// The subscriptions of the message's topic.
+    pub(crate) fn subscribers(&self, message: &Message) -> SmallVec<[SubscriptionId; 4]> {
         let mut subscriptions = SmallVec::new();
         if !self.subscriptions.is_empty() {
             let topic = std::str::from_utf8(message.topic()).expect("sessions let only UTF-8 topics pass");
             self.subscriptions.matching(topic, |id| subscriptions.push(id));
         }
-        let here = |id: &QueueId| self.queues.get(*id).is_some_and(|queue| !queue.is_dead());
-        let targets = if rules == self.rules.version || targets.iter().all(here) {
-            targets.clone()
-        } else {
-            targets.iter().copied().filter(here).collect()
-        };
-        Plan { hash: None, targets, subscriptions, answers: None }
+        subscriptions
     }
 
-    /// Whether the disk and every queue that may refuse have room; what it takes is added to `taken`.
-    fn check_room(&self, targets: &[QueueId], bytes: u64, taken: &mut Taken) -> Result<(), PublishError> {
-        if self.disk != DiskState::Plenty && self.strongest(targets) != Durability::Memory {
-            return Err(if self.disk == DiskState::Low {
-                PublishError::DiskLow
-            } else {
-                PublishError::DiskFull
-            });
+    /// Those targets, found under these rules if that is known, that still take messages.
+    pub(crate) fn still_there(&self, rules: Option<RulesVersion>, targets: Targets) -> Targets {
+        let here = |id: &QueueId| self.queues.get(*id).is_some_and(|queue| !queue.is_dead());
+        if rules == Some(self.rules.version) || targets.iter().all(here) {
+            return targets;
         }
-        if !targets.is_empty() && self.out_of_numbers() {
-            return Err(PublishError::DiskFull);
-        }
-        for target in targets {
-            let queue = self.queues.queue(*target);
-            if queue.settings.overflow != Overflow::Reject
-                || (queue.settings.max_bytes.is_none() && queue.settings.max_messages.is_none())
-            {
-                continue;
-            }
-            let place = taken.iter().position(|(id, ..)| id == target).unwrap_or_else(|| {
-                taken.push((*target, 0, 0));
-                taken.len() - 1
-            });
-            let (_, messages, all_bytes) = &mut taken[place];
-            *messages += 1;
-            *all_bytes += bytes as i64;
-            if !queue.fits_change(*messages, *all_bytes) {
-                return Err(PublishError::QueueFull { queue: queue.name.to_string() });
-            }
-        }
-        Ok(())
+        targets.iter().copied().filter(here).collect()
     }
 
     fn store(
@@ -229,45 +254,12 @@ impl Broker {
         if routed == 0 {
             return (Confirmation::default(), Wait::NOTHING);
         }
-        let targets = plan.targets;
-        let window_ms = self.window_ms(&targets);
-        let mut own = Wait::NOTHING;
-        let mut sequence = Sequence(0);
-        if !targets.is_empty() {
-            let bytes = message.body.len() as u64;
-            let mut too_much: SmallVec<[QueueId; 4]> = SmallVec::new();
-            for target in targets.iter() {
-                if !self.make_room(now, *target, bytes, output) {
-                    too_much.push(*target);
-                }
-            }
-            sequence = Sequence(self.draw(output));
-            let durability = self.strongest(&targets);
-            let journaled = durability != Durability::Memory;
-            let position = if journaled { Position(self.position.0 + 1) } else { Position(0) };
-            self.apply_published(position, sequence, now, &message, &targets)
-                .expect("the targets were looked up in this command");
-            if journaled {
-                self.position = position;
-                let message = message.clone();
-                let targets = targets.clone();
-                let window_ms = plan.hash.map(|_| window_ms);
-                output.records.push(Record::Published { sequence, at: now, window_ms, targets, message });
-            }
-            own = Wait { position, durability };
-            for target in too_much {
-                self.evict(now, target, sequence, output);
-            }
-            for target in targets.iter() {
-                self.touch(*target);
-            }
-        }
+        let window_ms = self.window_ms(&plan.targets);
+        let remembered = plan.hash.map(|_| window_ms);
+        let (sequence, own) = self.put(now, &message, plan.targets, remembered, output);
         if let Some(hash) = plan.hash {
             self.dedup.insert(hash, sequence, own, now, window_ms);
-            if message.fields.reply_to.is_some() {
-                let until = now.after(window_ms);
-                self.requests.track(self.hash_key, hash, &message, until, &self.rules.limits);
-            }
+            self.track_request(now, hash, &message, window_ms);
         }
         let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
         for subscription in plan.subscriptions {
@@ -277,69 +269,70 @@ impl Broker {
         (Confirmation { sequence, routed, ..Confirmation::default() }, wait)
     }
 
+    /// If the message is a request, its reply is awaited from now on.
+    pub(crate) fn track_request(&mut self, now: Millis, hash: u128, message: &Message, window_ms: u64) {
+        if message.fields.reply_to.is_some() {
+            let until = now.after(window_ms);
+            self.requests.track(self.hash_key, hash, message, until, &self.rules.limits);
+        }
+    }
+
+    /// Stores a message in its targets, room made first; `Sequence(0)` if there are none. `window_ms` is how long the record
+    /// itself says that its id is remembered.
+    pub(crate) fn put(
+        &mut self,
+        now: Millis,
+        message: &Message,
+        targets: Targets,
+        window_ms: Option<u64>,
+        output: &mut Output,
+    ) -> (Sequence, Wait) {
+        if targets.is_empty() {
+            return (Sequence(0), Wait::NOTHING);
+        }
+        let bytes = message.body.len() as u64;
+        let mut too_much: SmallVec<[QueueId; 4]> = SmallVec::new();
+        for target in targets.iter() {
+            if !self.make_room(now, *target, bytes, output) {
+                too_much.push(*target);
+            }
+        }
+        let sequence = Sequence(self.draw(output));
+        let durability = self.strongest(&targets);
+        let journaled = durability != Durability::Memory;
+        let position = if journaled { Position(self.position.0 + 1) } else { Position(0) };
+        self.apply_published(position, sequence, now, message, &targets)
+            .expect("the targets were looked up in this command");
+        if journaled {
+            self.position = position;
+            let (message, targets) = (message.clone(), targets.clone());
+            output.records.push(Record::Published { sequence, at: now, window_ms, targets, message });
+        }
+        for target in too_much {
+            self.evict(now, target, sequence, output);
+        }
+        for target in targets.iter() {
+            self.touch(*target);
+        }
+        (sequence, Wait { position, durability })
+    }
+
     /// The longest dedup window among these queues.
     pub(crate) fn window_ms(&self, targets: &[QueueId]) -> u64 {
         let windows = targets.iter().filter_map(|id| self.queues.get(*id));
         windows.map(|queue| queue.settings.dedup_window_ms).fold(LEAST_WINDOW_MS, u64::max)
     }
+}
 
-    /// Makes room for one message of so many bytes; false when there is none to be made.
-    pub(crate) fn make_room(&mut self, now: Millis, id: QueueId, bytes: u64, output: &mut Output) -> bool {
-        let queue = self.queues.queue(id);
-        if queue.fits(1, bytes) {
-            return true;
-        }
-        if queue.settings.max_bytes.is_some_and(|max| bytes > max) {
-            return false;
-        }
-        for _ in 0..EVICTIONS {
-            let queue = self.queues.queue_mut(id);
-            if queue.fits(1, bytes) {
-                break;
-            }
-            let Some(oldest) = queue.oldest() else { return false };
-            self.evict(now, id, oldest, output);
-        }
-        true
-    }
-
-    /// Makes room for a message that is in the queue already and may be the oldest; it goes itself when all others are leased.
-    pub(crate) fn make_room_for(
-        &mut self,
-        now: Millis,
-        id: QueueId,
-        sequence: Sequence,
-        output: &mut Output,
-    ) {
-        let bytes = u64::from(self.messages.row(sequence).len);
-        let too_large = self.queues.queue(id).settings.max_bytes.is_some_and(|max| bytes > max);
-        for _ in 0..EVICTIONS {
-            let queue = self.queues.queue_mut(id);
-            if queue.fits(0, 0) {
-                return;
-            }
-            let other = if too_large { None } else { queue.oldest_but(sequence) };
-            self.evict(now, id, other.unwrap_or(sequence), output);
-            if other.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Removes a message that is not leased, as the queue's overflow says.
-    pub(crate) fn evict(&mut self, now: Millis, id: QueueId, sequence: Sequence, output: &mut Output) {
-        let queue = self.queues.queue(id);
-        if queue.settings.overflow == Overflow::DeadLetterOldest && !queue.is_dead() {
-            self.bury(now, id, sequence, DeadReason::Overflow, "the queue was full", output);
-            return;
-        }
-        let journaled = queue.journaled();
-        // Whoever asked for the dropped message is told, as for a dead letter.
-        if !queue.is_dead() {
-            self.owe_rejection(sequence, "the queue was full");
-        }
-        let record = Record::Removed { queue: id, cause: Removal::Dropped, sequences: vec![sequence] };
-        self.commit(record, journaled, output);
-        self.note_dropped(now, id, 1);
+/// Answers a publish, if somebody waits for it.
+pub(crate) fn confirm(
+    publisher: Option<PublisherId>,
+    number: u64,
+    outcome: Result<Confirmation, PublishError>,
+    wait: Wait,
+    output: &mut Output,
+) {
+    if let Some(publisher) = publisher {
+        output.effects.push(Held { wait, effect: Effect::Confirm { publisher, number, outcome } });
     }
 }

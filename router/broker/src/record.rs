@@ -10,6 +10,7 @@ use crate::config::{Durability, Rules};
 use crate::effect::Confirmation;
 use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
 use crate::message::{DeadInfo, Message};
+use crate::states::StateWrite;
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -135,6 +136,46 @@ pub enum Record {
         /// The body.
         body: Raw,
     },
+    /// A publish that filters concerned was done, its results and letters being the records before: its id is remembered.
+    Remembered {
+        /// The hash of the topic and id that the client named.
+        hash: u128,
+        /// The first stored result's number; 0: none was stored.
+        sequence: Sequence,
+        /// When.
+        at: Millis,
+        /// How long it is remembered.
+        window_ms: u64,
+        /// The strongest among everything that it led to.
+        durability: Durability,
+    },
+    /// A message died before a queue had it.
+    Stillborn {
+        /// Its number.
+        sequence: Sequence,
+        /// When.
+        at: Millis,
+        /// The dead-letter queue that keeps it.
+        letters: QueueId,
+        /// The headers that it gets.
+        info: DeadInfo,
+        /// The message; its block is this record's body.
+        message: Message,
+    },
+    /// A batch changed a module's state. Entries that are over by then go with it, so many a record.
+    State {
+        /// The batch's time.
+        at: Millis,
+        /// The module's name.
+        module: String,
+        /// What it wrote; nothing when only time passed.
+        writes: Vec<StateWrite>,
+    },
+    /// An operator emptied a module's state.
+    StateDropped {
+        /// The module's name.
+        module: String,
+    },
 }
 
 /// Why messages were removed.
@@ -148,6 +189,8 @@ pub enum Removal {
     Cancelled,
     /// The body can no longer be read.
     Lost,
+    /// Filters judged a dead letter again: what they made of it is stored in its stead.
+    Rejudged,
 }
 
 /// One step of one message in one queue.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::apply::ApplyError;
 use crate::bindings::Bindings;
 use crate::broker::Broker;
-use crate::config::{Durability, OnPoison, Ordering, Overflow, QueueSettings, Rules, ShardLimits};
+use crate::config::{Durability, ModulePin, OnPoison, Ordering, Overflow, QueueSettings, Rules, ShardLimits};
 use crate::effect::{Effect, Held, Output, RulesRefused, Wait};
 use crate::ids::{Millis, QueueId, RulesVersion, Sequence, Ticket};
 use crate::publish::LEAST_WINDOW_MS;
@@ -28,6 +28,15 @@ pub struct RulesEntry {
     pub applied_at: Millis,
     /// The document's text.
     pub document: String,
+    /// The modules' binaries.
+    pub modules: Vec<ModulePin>,
+}
+
+/// What may vanish with a change of the rules, though it is not empty.
+#[derive(Copy, Clone)]
+pub(crate) struct Drops<'a> {
+    pub(crate) queues: &'a [String],
+    pub(crate) states: &'a [String],
 }
 
 impl Broker {
@@ -36,12 +45,13 @@ impl Broker {
         now: Millis,
         ticket: Ticket,
         rules: Rules,
-        drop_queues: &[String],
+        drops: Drops<'_>,
         output: &mut Output,
     ) {
         let version = rules.version;
-        let (wait, outcome) = match self.check_rules(&rules, drop_queues) {
+        let (wait, outcome) = match self.check_rules(&rules, drops) {
             Ok(()) => {
+                self.drop_states(drops.states, output);
                 self.apply_live_rules(now, rules, output);
                 (Wait { position: self.position, durability: Durability::Fsync }, Ok(version))
             }
@@ -50,7 +60,7 @@ impl Broker {
         output.effects.push(Held { wait, effect: Effect::RulesApplied { ticket, outcome } });
     }
 
-    fn check_rules(&self, rules: &Rules, drop_queues: &[String]) -> Result<(), RulesRefused> {
+    fn check_rules(&self, rules: &Rules, drops: Drops<'_>) -> Result<(), RulesRefused> {
         if self.disk == crate::command::DiskState::Full {
             return Err(RulesRefused::DiskFull);
         }
@@ -61,9 +71,14 @@ impl Broker {
         for queue in self.queues.by_name() {
             let Kind::Ordinary { dead } = queue.kind else { continue };
             let messages = queue.len() + self.queues.queue(dead).len();
-            let may_go = drop_queues.iter().any(|name| **name == *queue.name);
+            let may_go = drops.queues.iter().any(|name| **name == *queue.name);
             if !kept.contains(&*queue.name) && messages > 0 && !may_go {
                 return Err(RulesRefused::NotEmpty { queue: queue.name.to_string(), messages });
+            }
+        }
+        for (module, state) in self.states.iter() {
+            if !rules.names(module) && !drops.states.iter().any(|name| name == module) {
+                return Err(RulesRefused::StateNotEmpty { module: module.to_owned(), bytes: state.bytes() });
             }
         }
         for (name, settings) in &rules.queues {
@@ -152,10 +167,13 @@ impl Broker {
             author: rules.author.clone(),
             applied_at: at,
             document: rules.document.clone(),
+            modules: rules.modules.clone(),
         }));
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
+        // A module's state goes with its name.
+        self.states.retain(|module| rules.names(module));
         self.rules = Arc::new(rules.clone());
         if self.live {
             self.bind();

@@ -3,6 +3,7 @@
 use crate::backoff::backoff_ms;
 use crate::broker::Broker;
 use crate::command::{DiskState, Settle, Verdict};
+use crate::dead::Death;
 use crate::effect::{Effect, Held, Output, SettleError, Wait};
 use crate::ids::{ConsumerId, Lease, Millis, QueueId, Sequence};
 use crate::message::{DeadReason, Status};
@@ -47,7 +48,9 @@ impl Broker {
             return Err(SettleError::DiskFull);
         }
         let queue = self.queues.queue(id);
-        if queue.is_dead() && matches!(verdict, Verdict::Reject { .. } | Verdict::Fail { .. }) {
+        let deadly =
+            matches!(verdict, Verdict::Reject { .. } | Verdict::Fail { .. } | Verdict::Failed { .. });
+        if queue.is_dead() && deadly {
             return Err(SettleError::NotAllowed);
         }
         let mut durability = queue.settings.durability;
@@ -71,6 +74,10 @@ impl Broker {
                 } else {
                     self.bury(now, id, sequence, DeadReason::Rejected, &reason, output);
                 }
+            }
+            Verdict::Failed { reason, detail, module, digest } => {
+                let death = Death { reason, detail: &detail, blame: Some((module, digest)) };
+                self.bury_blaming(now, id, sequence, death, output);
             }
             Verdict::Release => {
                 self.commit_move(now, id, Move::Released { sequence }, output);

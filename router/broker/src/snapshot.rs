@@ -20,10 +20,11 @@ use crate::pages::PageMap;
 use crate::queue::{Entry, Kind, PARKS, Queue, State, Totals};
 use crate::queues::{CHASKI, MAX_QUEUE_ID, Queues};
 use crate::rules::{RulesEntry, chaski_settings, dead_settings};
+use crate::states::{StateRow, StatesImage};
 use crate::transactions::{Outcome, Outcomes};
 
 /// The version of the chunks' form.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// A chunk has about so many bytes; one row more than fits.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -59,6 +60,7 @@ enum Part {
     Redriven { queue: QueueId, rows: Vec<(Sequence, Millis)> },
     Window(Remembered),
     Outcomes(Vec<(Sequence, OutcomeRow)>),
+    State { module: String, rows: Vec<StateRow> },
     End { messages: u64, entries: u64 },
 }
 
@@ -114,6 +116,7 @@ pub struct Snapshot {
     window: DedupImage,
     outcomes: Outcomes,
     next_outcome: u64,
+    states: StatesImage,
     messages_told: u64,
     entries_told: u64,
     ended: bool,
@@ -173,6 +176,7 @@ impl Broker {
             window: self.dedup.image(),
             outcomes: self.transactions.clone(),
             next_outcome: 0,
+            states: self.states.image(),
             messages_told: 0,
             entries_told: 0,
             ended: false,
@@ -230,9 +234,8 @@ impl Snapshot {
                 self.entries_told += rows.len() as u64;
                 return Some(Part::Entries { queue: queue.id, rows });
             }
-            let size = |info: &DeadInfo| 48 + info.detail.len() + info.queue.len();
             let rows =
-                gather(&queue.letters, &mut queue.next_letter, |info| Some(((**info).clone(), size(info))));
+                gather(&queue.letters, &mut queue.next_letter, |info| Some(((**info).clone(), info.size())));
             if !rows.is_empty() {
                 return Some(Part::Letters { queue: queue.id, rows });
             }
@@ -254,6 +257,9 @@ impl Snapshot {
         });
         if !rows.is_empty() {
             return Some(Part::Outcomes(rows));
+        }
+        if let Some((module, rows)) = self.states.next_rows(CHUNK_BYTES) {
+            return Some(Part::State { module, rows });
         }
         let end = Part::End { messages: self.messages_told, entries: self.entries_told };
         (!std::mem::replace(&mut self.ended, true)).then_some(end)
@@ -416,6 +422,13 @@ impl Restore {
                     let confirmations = Arc::from(confirmations);
                     self.broker.transactions.insert(number, Outcome { until, durability, confirmations });
                 }
+                Ok(())
+            }
+            Part::State { module, rows } => {
+                if !self.broker.rules.names(&module) {
+                    return Err(RestoreError::Contradiction("a module has a state that is not in its rules"));
+                }
+                self.broker.states.restore(&module, rows);
                 Ok(())
             }
             Part::End { messages, entries } => {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::command::{DiskState, Transaction};
 use crate::config::Durability;
-use crate::effect::{Confirmation, Effect, Held, Output, PublishError, TransactionError, Wait};
+use crate::effect::{Confirmation, Output, PublishError, TransactionError, Wait};
 use crate::ids::{ConnectionId, Lease, Millis, QueueId, Sequence};
+use crate::judging::{answer, spare};
 use crate::pages::PageMap;
-use crate::publish::{Judged, Taken};
+use crate::publish::{Judged, Offer};
 use crate::record::Record;
+use crate::room::Room;
 
 /// Outcomes of transactions kept at most; beyond it the oldest go early.
 const MAX_OUTCOMES: usize = 1 << 20;
@@ -71,7 +73,7 @@ impl Outcomes {
 }
 
 /// One ack of a transaction: who holds it.
-struct Ack {
+pub(crate) struct Ack {
     slot: u32,
     queue: QueueId,
     sequence: Sequence,
@@ -80,70 +82,87 @@ struct Ack {
 
 impl Broker {
     pub(crate) fn transact(&mut self, now: Millis, transaction: Transaction, output: &mut Output) {
-        let (publisher, number) = (transaction.publisher, transaction.number);
-        let (wait, outcome) = match self.try_transact(now, transaction, output) {
+        let hash = self.hash_key.transaction(&transaction.id);
+        let Some(transaction) = self.await_first_transaction(hash, transaction, output) else { return };
+        let (publisher, number, job) = (transaction.publisher, transaction.number, transaction.job);
+        if let Some((confirmations, wait)) = self.transacted(now, hash) {
+            spare(job, output);
+            answer(publisher, number, Ok(confirmations), wait, output);
+            return;
+        }
+        let Some(transaction) = self.begin_transaction(now, hash, transaction, output) else { return };
+        let (wait, outcome) = match self.try_transact(now, transaction, Room::new(self.disk), output) {
             Ok((confirmations, wait)) => (wait, Ok(confirmations)),
             Err(error) => (Wait::NOTHING, Err(error)),
         };
-        output.effects.push(Held { wait, effect: Effect::Transacted { publisher, number, outcome } });
+        answer(publisher, number, outcome, wait, output);
     }
 
-    fn try_transact(
+    /// The outcome of a transaction that was done before, and what it waits for.
+    fn transacted(&self, now: Millis, hash: u128) -> Option<(Vec<Confirmation>, Wait)> {
+        let known = self.dedup.check(hash, now)?;
+        let outcome = self.transactions.get(known.sequence)?;
+        Some((outcome.confirmations.to_vec(), self.numbered(known.wait.position, known.wait.durability)))
+    }
+
+    /// Whether a transaction's leases are in force, and the disk takes it.
+    pub(crate) fn check_transaction(
+        &mut self,
+        transaction: &Transaction,
+        disk: DiskState,
+    ) -> Result<Vec<Ack>, TransactionError> {
+        let acks = self.find_leases(transaction.connection, &transaction.acks)?;
+        self.check_disk_for(&acks, !transaction.publishes.is_empty(), disk)?;
+        Ok(acks)
+    }
+
+    /// Does a transaction of which all is known, and which was not done before.
+    pub(crate) fn try_transact(
         &mut self,
         now: Millis,
         transaction: Transaction,
+        mut room: Room,
         output: &mut Output,
     ) -> Result<(Vec<Confirmation>, Wait), TransactionError> {
         let hash = self.hash_key.transaction(&transaction.id);
-        if let Some(known) = self.dedup.check(hash, now)
-            && let Some(outcome) = self.transactions.get(known.sequence)
-        {
-            let wait = self.numbered(known.wait.position, known.wait.durability);
-            return Ok((outcome.confirmations.to_vec(), wait));
-        }
-        let acks = self.find_leases(transaction.connection, &transaction.acks)?;
-        self.check_disk(&acks, !transaction.publishes.is_empty())?;
+        let acks = self.check_transaction(&transaction, room.disk())?;
 
         // Acked messages make room for published ones.
-        let mut taken: Taken = acks
-            .iter()
-            .map(|ack| (ack.queue, -1, -i64::from(self.messages.row(ack.sequence).len)))
-            .fold(Taken::new(), |mut taken, (queue, messages, bytes)| {
-                match taken.iter_mut().find(|(id, ..)| *id == queue) {
-                    Some((_, all_messages, all_bytes)) => {
-                        *all_messages += messages;
-                        *all_bytes += bytes;
-                    }
-                    None => taken.push((queue, messages, bytes)),
-                }
-                taken
-            });
+        for ack in &acks {
+            let bytes = i64::from(self.messages.row(ack.sequence).len);
+            room.take(ack.queue, -1, -bytes);
+        }
         let mut queues: Vec<QueueId> = acks.iter().map(|ack| ack.queue).collect();
         let mut seen = BTreeSet::new();
-        let mut strongest_first = Durability::Memory;
+        let mut strongest_other = Durability::Memory;
         let mut judged = Vec::with_capacity(transaction.publishes.len());
-        for (index, (message, targets, mandatory)) in transaction.publishes.into_iter().enumerate() {
+        for (index, (message, way, mandatory)) in transaction.publishes.into_iter().enumerate() {
             let id = self.hash_key.message(message.topic(), message.id());
             let one = if !seen.insert(id) {
                 // The second of one id within a transaction is a duplicate once the first is done.
                 None
             } else {
-                let one = self.judge(now, transaction.rules, &message, &targets, mandatory, &mut taken);
+                let offer = Offer { hash: id, rules: transaction.rules, message: &message, mandatory };
+                let one = self.judge(now, offer, way, &mut room);
                 let index = index as u32;
                 Some(one.map_err(|error| TransactionError::Publish { index, error })?)
             };
             match &one {
                 Some(Judged::New(plan)) => queues.extend(plan.targets.iter()),
+                Some(Judged::Filtered(sorted)) => {
+                    queues.extend(sorted.targets());
+                    strongest_other = strongest_other.max(self.strongest_of(sorted));
+                }
                 // The outcome names the first copy: it must not be told before that is durable.
                 Some(Judged::Duplicate(known)) => {
-                    strongest_first = strongest_first.max(known.wait.durability);
+                    strongest_other = strongest_other.max(known.wait.durability);
                 }
                 _ => {}
             }
             judged.push((message, one, id));
         }
 
-        let durability = self.strongest(&queues).max(strongest_first);
+        let durability = self.strongest(&queues).max(strongest_other);
         let window_ms = self.window_ms(&queues);
         for ack in acks {
             self.consumers.consumer_mut(ack.slot).drop_lease(ack.lease, ack.sequence);
@@ -215,8 +234,8 @@ impl Broker {
         Some((slot, id))
     }
 
-    fn check_disk(&self, acks: &[Ack], publishes: bool) -> Result<(), TransactionError> {
-        let refuse = match self.disk {
+    fn check_disk_for(&self, acks: &[Ack], publishes: bool, disk: DiskState) -> Result<(), TransactionError> {
+        let refuse = match disk {
             DiskState::Plenty => None,
             DiskState::Low => publishes.then_some(PublishError::DiskLow),
             DiskState::Full => {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chaski_broker::{
-    Broker, Command, DiskState, Durability, Effect, Millis, OperateError, Output, Position, Progress,
-    PublishError, RulesRefused, RulesVersion, Ticket,
+    Broker, Command, DiskState, Durability, Effect, JudgeError, Millis, OperateError, Output, Position,
+    Progress, PublishError, RulesRefused, RulesVersion, Ticket,
 };
 use chaski_journal::{Batch, Journal, Room};
 use tokio::sync::{mpsc, oneshot};
@@ -229,7 +229,8 @@ impl Driver {
             }
             Input::ApplyRules(rules, drop_queues, answer) => {
                 let ticket = self.ticket(Waiting::Rules(answer));
-                self.handle(Command::ApplyRules { ticket, rules, drop_queues });
+                let drop_states = Vec::new();
+                self.handle(Command::ApplyRules { ticket, rules, drop_queues, drop_states });
             }
             Input::Relocate(bodies) => {
                 self.upkeep.relocated(self.broker.position());
@@ -388,6 +389,8 @@ impl Driver {
             Effect::Pass { subscription, body, dropped } => {
                 self.subscriptions.post(subscription.0, Passed { body, dropped });
             }
+            // No session sends what waits for a filter.
+            Effect::Invoke { .. } | Effect::Spare { .. } | Effect::Judged { .. } => {}
             Effect::RulesApplied { ticket, outcome } => self.rules_applied(ticket, outcome),
             Effect::Done { ticket, outcome } => {
                 if let Some(Waiting::Operation(answer)) = self.waiting.remove(&ticket.0) {
@@ -436,6 +439,13 @@ pub(crate) fn publish_refusal(error: &PublishError) -> chaski_protocol::Refusal 
         PublishError::NoResponders => Code::NoResponders.into(),
         PublishError::DiskLow => Code::DiskLow.into(),
         PublishError::DiskFull => Code::DiskFull.into(),
+        PublishError::Judge(JudgeError::FilterFailed { detail }) => {
+            Refusal::new(Code::FilterFailed, detail.clone())
+        }
+        PublishError::Judge(JudgeError::Busy { detail }) => Refusal::new(Code::Busy, detail.clone()),
+        PublishError::Judge(JudgeError::ModuleMissing { detail }) => {
+            Refusal::new(Code::ModuleMissing, detail.clone())
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use chaski_broker::{Confirmation, PublishError, QueueStats};
+use chaski_broker::{Confirmation, JudgeError, PublishError, QueueStats};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -53,7 +53,7 @@ pub(crate) struct PublishCounts {
     by_outcome: [u64; OUTCOMES.len()],
 }
 
-const OUTCOMES: [&str; 8] = [
+const OUTCOMES: [&str; 11] = [
     "routed",
     "duplicate",
     "unroutable",
@@ -62,6 +62,9 @@ const OUTCOMES: [&str; 8] = [
     "no_responders",
     "disk_low",
     "disk_full",
+    "filter_failed",
+    "busy",
+    "module_missing",
 ];
 
 impl PublishCounts {
@@ -75,6 +78,9 @@ impl PublishCounts {
             Err(PublishError::NoResponders) => 5,
             Err(PublishError::DiskLow) => 6,
             Err(PublishError::DiskFull) => 7,
+            Err(PublishError::Judge(JudgeError::FilterFailed { .. })) => 8,
+            Err(PublishError::Judge(JudgeError::Busy { .. })) => 9,
+            Err(PublishError::Judge(JudgeError::ModuleMissing { .. })) => 10,
         };
         self.by_outcome[outcome] += 1;
     }

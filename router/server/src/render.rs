@@ -18,14 +18,21 @@ pub(crate) fn rfc3339(time: Millis) -> String {
 
 /// The headers that a dead letter carries beside its own (SEMANTICS, Dead letters).
 pub(crate) fn dead_headers(dead: &DeadInfo) -> Vec<(&'static str, String)> {
-    vec![
-        ("chaski-dead-reason", dead.reason.name().to_owned()),
-        ("chaski-dead-detail", dead.detail.clone()),
-        ("chaski-dead-queue", dead.queue.clone()),
-        ("chaski-dead-attempts", dead.attempts.to_string()),
-        ("chaski-dead-first-at", rfc3339(dead.first_at)),
-        ("chaski-dead-last-at", rfc3339(dead.last_at)),
+    let optional = |name, value: &Option<String>| value.clone().map(|value| (name, value));
+    [
+        Some(("chaski-dead-reason", dead.reason.name().to_owned())),
+        Some(("chaski-dead-detail", dead.detail.clone())),
+        optional("chaski-dead-queue", &dead.queue),
+        optional("chaski-dead-route", &dead.route),
+        optional("chaski-dead-module", &dead.module),
+        optional("chaski-dead-digest", &dead.digest),
+        Some(("chaski-dead-attempts", dead.attempts.to_string())),
+        Some(("chaski-dead-first-at", rfc3339(dead.first_at))),
+        Some(("chaski-dead-last-at", rfc3339(dead.last_at))),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The broker's [`chaski_broker::Render`]: a status for a requester as a message.
@@ -64,7 +71,10 @@ mod tests {
         let dead = DeadInfo {
             reason: DeadReason::MaxDeliver,
             detail: "5 deliveries failed".to_owned(),
-            queue: "billing".to_owned(),
+            queue: Some("billing".to_owned()),
+            route: None,
+            module: None,
+            digest: None,
             attempts: 5,
             first_at: Millis(1_700_000_000_000),
             last_at: Millis(1_700_000_090_042),
@@ -79,6 +89,23 @@ mod tests {
             chaski-dead-first-at: 2023-11-14T22:13:20.000Z
             chaski-dead-last-at: 2023-11-14T22:14:50.042Z"#]]
         .assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_route_names_the_filter() {
+        let dead = DeadInfo {
+            reason: DeadReason::FilterError,
+            detail: "it trapped".to_owned(),
+            queue: None,
+            route: Some("eu".to_owned()),
+            module: Some("eu-only".to_owned()),
+            digest: Some("sha256:00".to_owned()),
+            attempts: 0,
+            first_at: Millis(0),
+            last_at: Millis(0),
+        };
+        let names: Vec<&str> = dead_headers(&dead).iter().map(|(name, _)| *name).collect();
+        assert_eq!(names[2..5], ["chaski-dead-route", "chaski-dead-module", "chaski-dead-digest"]);
     }
 
     #[test]

@@ -193,5 +193,7 @@ pub fn rules(version: u64, queues: &[Queue]) -> Rules {
         document: format!("# {version}"),
         queues: queues.iter().map(|queue| (queue.name.clone(), queue.settings.clone())).collect(),
         limits: ShardLimits::default(),
+        modules: Vec::new(),
+        failed: Vec::new(),
     }
 }

@@ -1,8 +1,9 @@
 //! Drives a broker as the server does, with a clock that tests turn and a journal in memory that can lose its end. It checks
 //! what holds for every run: effects wait for nothing that doesn't exist, records survive their encoding, numbers are never
 //! used twice, a body lies where its delivery says.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses its own part")]
 
+mod filters;
 mod message;
 mod verbs;
 
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use chaski_broker::*;
 
+pub use filters::*;
 pub use message::*;
 
 /// A wake-up that doesn't come to rest within so many calls is a livelock.
@@ -45,6 +47,10 @@ pub struct World {
     pub passes: BTreeMap<SubscriptionId, VecDeque<(Bytes, u64)>>,
     pub applied: BTreeMap<Ticket, Result<RulesVersion, RulesRefused>>,
     pub done: BTreeMap<Ticket, Result<Progress, OperateError>>,
+    /// Work that the broker asked for, and work that it didn't need.
+    pub invoked: Vec<JobId>,
+    pub spared: Vec<JobId>,
+    pub judged: BTreeMap<Ticket, bool>,
     pub events: Vec<Event>,
     pub windows: Vec<u64>,
     /// What the last calls yielded, in order, released or not: for a checker. Emptied by whoever reads it.
@@ -69,6 +75,8 @@ pub struct Call {
     pub seen: Vec<Seen>,
     /// Messages that the journal got.
     pub stored: Vec<(Sequence, Draft)>,
+    /// Letters that it got of messages which no queue had.
+    pub laid: Vec<(Sequence, Draft)>,
     /// Until when failed messages wait, as the journal got it: queue, message, time.
     pub returned: Vec<(String, Sequence, Millis)>,
     /// The record of every journaled message so far.
@@ -131,6 +139,9 @@ impl World {
             passes: BTreeMap::new(),
             applied: BTreeMap::new(),
             done: BTreeMap::new(),
+            invoked: Vec::new(),
+            spared: Vec::new(),
+            judged: BTreeMap::new(),
             events: Vec::new(),
             windows: Vec::new(),
             seen: Vec::new(),
@@ -270,7 +281,7 @@ impl World {
     #[track_caller]
     fn absorb(&mut self, cause: Cause, output: Output) {
         let first_seen = self.seen.len();
-        let (mut stored, mut returned) = (Vec::new(), Vec::new());
+        let (mut stored, mut laid, mut returned) = (Vec::new(), Vec::new(), Vec::new());
         for record in output.records {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
@@ -280,6 +291,10 @@ impl World {
                 Record::Published { sequence, message, .. } => {
                     self.positions.insert(*sequence, Position(self.journal.len() as u64));
                     stored.push((*sequence, Draft::of(message)));
+                }
+                Record::Stillborn { sequence, message, .. } => {
+                    self.positions.insert(*sequence, Position(self.journal.len() as u64));
+                    laid.push((*sequence, Draft::of(message)));
                 }
                 Record::Flow { queue, moves, .. } => {
                     let queue = self.broker.queue_name(*queue).unwrap_or_default();
@@ -308,6 +323,7 @@ impl World {
             at: self.now,
             seen: self.seen[first_seen..].to_vec(),
             stored,
+            laid,
             returned,
             positions: if self.sync_at_once { BTreeMap::new() } else { self.positions.clone() },
             journal: self.journal.len(),
@@ -416,6 +432,11 @@ impl World {
             Effect::Extended { lost, .. } => self.lost.extend(lost),
             Effect::Pass { subscription, body, dropped } => {
                 self.passes.entry(subscription).or_default().push_back((body, dropped));
+            }
+            Effect::Invoke { job } => self.invoked.push(job),
+            Effect::Spare { job } => self.spared.push(job),
+            Effect::Judged { ticket, taken } => {
+                self.judged.insert(ticket, taken);
             }
             Effect::RulesApplied { ticket, outcome } => {
                 self.applied.insert(ticket, outcome);

@@ -13,7 +13,8 @@ impl World {
             rules: bindings.version(),
             mandatory,
             message: draft.build(),
-            targets: bindings.resolve(&draft.topic),
+            way: Way::Direct(bindings.resolve(&draft.topic)),
+            job: None,
         };
         (number, Command::Publish(publish))
     }
@@ -187,9 +188,9 @@ impl World {
         let acks = acks
             .iter()
             .map(|(queue, delivery)| (bindings.queue_id(queue), delivery.sequence, delivery.lease));
-        let publishes = publishes
-            .iter()
-            .map(|(draft, mandatory)| (draft.build(), bindings.resolve(&draft.topic), *mandatory));
+        let publishes = publishes.iter().map(|(draft, mandatory)| {
+            (draft.build(), Way::Direct(bindings.resolve(&draft.topic)), *mandatory)
+        });
         let transaction = Transaction {
             publisher: PublisherId(1),
             number,
@@ -198,6 +199,7 @@ impl World {
             rules: bindings.version(),
             acks: acks.collect(),
             publishes: publishes.collect(),
+            job: None,
         };
         self.call(Command::Transaction(transaction));
         number
@@ -211,7 +213,7 @@ impl World {
     ) -> Result<RulesVersion, RulesRefused> {
         let ticket = Ticket(self.draw());
         let drop_queues = drop_queues.iter().map(|name| (*name).to_owned()).collect();
-        self.call(Command::ApplyRules { ticket, rules: rules.clone(), drop_queues });
+        self.call(Command::ApplyRules { ticket, rules: rules.clone(), drop_queues, drop_states: Vec::new() });
         self.applied.remove(&ticket).expect("a rules change is answered")
     }
 

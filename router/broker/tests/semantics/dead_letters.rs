@@ -34,7 +34,10 @@ fn dead_letter_keeps_its_bytes_and_says_why_where_and_when() {
     let expected = DeadInfo {
         reason: DeadReason::Rejected,
         detail: "no such customer".into(),
-        queue: "work".into(),
+        queue: Some("work".into()),
+        route: None,
+        module: None,
+        digest: None,
         attempts: 2,
         first_at,
         last_at: world.now,

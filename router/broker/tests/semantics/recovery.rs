@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use chaski_broker::{
-    Broker, Command, DeadReason, Durability, Output, Position, Record, ReplayError, Verdict,
+    Broker, Command, DeadReason, Durability, Filtered, Output, Position, Record, ReplayError, Verdict,
 };
 
-use crate::harness::{World, draft, part, queue, render};
+use crate::harness::{World, death, draft, part, put, queue, render, rules, with_modules};
 
 #[test]
 fn crash_is_a_lost_connection_for_every_lease_that_counts_without_backoff() {
@@ -134,9 +134,31 @@ fn snapshot_comes_in_chunks_of_about_a_mebibyte() {
     assert!(chunks.iter().all(|chunk| chunk.len() < 3 << 20));
 }
 
+/// A world in which filters wrote, rejected and passed something.
+fn filtered_world() -> World {
+    let mut world = World::empty();
+    let queues = [queue("work").park_key(), queue("other")];
+    world.apply(&with_modules(rules(1, &queues), &["m"])).expect("the first rules meet nothing");
+    let (_, job) = world.send_pending(&draft("in", "x"));
+    let judged = Filtered {
+        results: vec![world.result(draft("other", "x"))],
+        dead: vec![
+            world.stillborn(draft("in", "x").key("z"), Some("work"), death(DeadReason::FilterError, "no")),
+            world.stillborn(draft("in", "x"), None, death(DeadReason::Rejected, "no")),
+        ],
+        stateful: true,
+        ..Filtered::default()
+    };
+    world.judge(
+        vec![("m", vec![put("k", "v", Some(u64::MAX)), put("l", "w", None)])],
+        vec![(job, Ok(vec![judged]))],
+    );
+    world
+}
+
 #[test]
 fn damaged_snapshots_are_errors_and_never_panics() {
-    let mut world = World::new(&[queue("work").park_key(), queue("other")]);
+    let mut world = filtered_world();
     let consumer = world.attach("work", 64);
     for id in 0..8 {
         world.store(draft("work", &id.to_string()).key(&(id % 2).to_string()).ttl(50_000));
@@ -175,7 +197,7 @@ fn damaged_snapshots_are_errors_and_never_panics() {
 
 #[test]
 fn damaged_records_are_errors_and_never_panics() {
-    let mut world = World::new(&[queue("work").by_key()]);
+    let mut world = filtered_world();
     world.store(draft("work", "m").key("k"));
     let consumer = world.attach("work", 64);
     let delivery = world.next(consumer);

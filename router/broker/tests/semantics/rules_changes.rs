@@ -173,7 +173,12 @@ fn message_that_was_passed_over_as_expired_is_not_lost_to_a_longer_ttl() {
     let attach = Attach { consumer, connection: ConnectionId(1), queue: "work".into(), credit: 1 };
     world.broker.handle(world.now, Command::Attach(attach), &mut Output::default());
     let (now, document) = (world.now, rules(2, &[queue("work")]));
-    let change = Command::ApplyRules { ticket: Ticket(1), rules: document, drop_queues: Vec::new() };
+    let change = Command::ApplyRules {
+        ticket: Ticket(1),
+        rules: document,
+        drop_queues: Vec::new(),
+        drop_states: Vec::new(),
+    };
     world.broker.handle(now, change, &mut Output::default());
     let stats = world.stats("work");
     assert_eq!((stats.dead, stats.leased), (1, 0), "it died where it was met");
@@ -188,7 +193,8 @@ fn ttl_of_a_large_queue_changes_a_part_at_a_time() {
     let ticket = Ticket(world.draw());
     let document = rules(2, &[queue("work").ttl(1_000)]);
     let mut output = Output::default();
-    let change = Command::ApplyRules { ticket, rules: document, drop_queues: Vec::new() };
+    let change =
+        Command::ApplyRules { ticket, rules: document, drop_queues: Vec::new(), drop_states: Vec::new() };
     world.broker.handle(world.now, change, &mut output);
     let mut calls = 0;
     while world.broker.next_timeout().is_some_and(|at| at <= world.now) {
@@ -213,7 +219,11 @@ fn dropped_queue_of_many_messages_goes_a_part_at_a_time() {
     let document = rules(2, &[queue("kept")]);
     let (ticket, drop_queues) = (Ticket(1), vec!["work".into()]);
     let mut output = Output::default();
-    world.broker.handle(world.now, Command::ApplyRules { ticket, rules: document, drop_queues }, &mut output);
+    world.broker.handle(
+        world.now,
+        Command::ApplyRules { ticket, rules: document, drop_queues, drop_states: Vec::new() },
+        &mut output,
+    );
     assert_eq!((world.broker.queue_id("work"), world.broker.messages()), (None, 10_000));
     let mut calls = 0;
     while world.broker.next_timeout().is_some_and(|at| at <= world.now) {

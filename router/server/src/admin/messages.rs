@@ -84,7 +84,7 @@ fn view(queue: &str, browsed: &Browsed, block: &Bytes) -> Result<MessageView, Re
     headers
         .extend(dead.map(dead_headers).into_iter().flatten().map(|(name, value)| (name.to_owned(), value)));
     Ok(MessageView {
-        queue: dead.map_or(queue, |dead| &dead.queue).to_owned(),
+        queue: dead.and_then(|dead| dead.queue.as_deref()).unwrap_or(queue).to_owned(),
         sequence: browsed.sequence.0,
         state: browsed.state.name().to_owned(),
         attempts: dead.map_or(browsed.attempts, |dead| dead.attempts),
@@ -98,9 +98,8 @@ fn view(queue: &str, browsed: &Browsed, block: &Bytes) -> Result<MessageView, Re
         not_before: browsed.not_before.map(rfc3339),
         reason: dead.map(|dead| dead.reason.name().to_owned()),
         detail: dead.map(|dead| dead.detail.clone()),
-        // Modules come with filters.
-        module: None,
-        digest: None,
+        module: dead.and_then(|dead| dead.module.clone()),
+        digest: dead.and_then(|dead| dead.digest.clone()),
     })
 }
 

@@ -70,6 +70,13 @@ fn refusal(refused: &RulesRefused) -> Refusal {
             );
             Refusal::new(Code::NotAllowed, detail)
         }
+        RulesRefused::StateNotEmpty { module, bytes } => {
+            let detail = format!(
+                "module `{module}` would vanish with what it remembers ({bytes} bytes): name it as one whose state goes too \
+                 (--drop-state {module})"
+            );
+            Refusal::new(Code::NotAllowed, detail)
+        }
         RulesRefused::DiskFull => Code::DiskFull.into(),
     }
 }

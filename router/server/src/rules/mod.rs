@@ -121,6 +121,8 @@ pub fn check(document: &str) -> Result<Checked, RulesErrors> {
             document: document.to_owned(),
             queues,
             limits: plan::shard_limits(&read.limits),
+            modules: Vec::new(),
+            failed: Vec::new(),
         },
         modules,
         routes,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaski_broker::{Command, ConnectionId, Publish};
+use chaski_broker::{Command, ConnectionId, Publish, Way};
 use chaski_protocol::frames::{Open, Opening};
 use chaski_protocol::{Code, MAX_ADMIN_FRAME, Refusal, decode};
 use quinn::{Connection, RecvStream, SendStream};
@@ -202,8 +202,15 @@ async fn datagrams(peer: Arc<Peer>) {
         };
         let targets = view.resolve(head.topic);
         let message = message::to_broker(&block, &head);
-        let publish =
-            Publish { publisher: None, number: 0, rules: view.version(), mandatory: false, message, targets };
+        let publish = Publish {
+            publisher: None,
+            number: 0,
+            rules: view.version(),
+            mandatory: false,
+            message,
+            way: Way::Direct(targets),
+            job: None,
+        };
         if peer.shard.command(Command::Publish(publish)).await.is_err() {
             break;
         }

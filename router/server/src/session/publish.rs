@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaski_broker::{
-    Command, Confirmation, Lease, Publish, PublisherId, Sequence, Targets, Transaction, TransactionError,
+    Command, Confirmation, Lease, Publish, PublisherId, Sequence, Targets, Transaction, TransactionError, Way,
 };
 use chaski_protocol::frames::{Counts, Opening, Outcome as Told, PublishAnswer, PublishFrame, Run};
 use chaski_protocol::{
@@ -157,7 +157,8 @@ impl Session<'_> {
                         rules: self.view.version(),
                         mandatory,
                         message,
-                        targets,
+                        way: Way::Direct(targets),
+                        job: None,
                     })
                 }))
             }
@@ -206,7 +207,7 @@ impl Session<'_> {
             let (message, targets) = self.message(block).map_err(|refusal| {
                 Refusal::new(refusal.code, format!("message {index} of the transaction: {}", refusal.detail))
             })?;
-            messages.push((message, targets, *mandatory));
+            messages.push((message, Way::Direct(targets), *mandatory));
         }
         let acks = acks
             .iter()
@@ -222,6 +223,7 @@ impl Session<'_> {
             rules: self.view.version(),
             acks,
             publishes: messages,
+            job: None,
         }))
     }
 

@@ -120,6 +120,7 @@ impl Model {
             Verdict::Fail { retryable: true, .. } => self.fail_delivery(&name, sequence, backoff),
             Verdict::Fail { .. } => self.bury(&name, sequence, DeadReason::Rejected),
             Verdict::Release => self.release(&name, sequence),
+            Verdict::Failed { .. } => unreachable!("a test of its own"),
         }
         Ok(())
     }
@@ -197,7 +198,10 @@ impl Model {
         entry.dead = Some(DeadInfo {
             reason,
             detail: String::new(),
-            queue: name.to_owned(),
+            queue: Some(name.to_owned()),
+            route: None,
+            module: None,
+            digest: None,
             attempts: entry.attempts,
             first_at: entry.first_at.unwrap_or(now),
             last_at: now,
@@ -216,11 +220,12 @@ impl Model {
     pub(crate) fn free_key(&mut self, name: &str, sequence: Sequence, entry: &Entry) {
         let source = self.queue(name).source.clone();
         if let (Some(source), Some(key)) = (source, &entry.draft.key)
-            && let Some(letters) = self.queue_mut(&source).parked.get_mut(key)
+            && let Some(source_queue) = self.queues.get_mut(&source)
+            && let Some(letters) = source_queue.parked.get_mut(key)
         {
             letters.remove(&sequence);
             if letters.is_empty() {
-                self.queue_mut(&source).parked.remove(key);
+                source_queue.parked.remove(key);
             }
         }
     }

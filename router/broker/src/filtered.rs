@@ -1,0 +1,242 @@
+//! A publish that filters concern: what they made of it, judged and stored whole under one confirm. It knows results, not
+//! modules: which filter said what is the server's business.
+
+use smallvec::SmallVec;
+
+use crate::broker::Broker;
+use crate::command::Targets;
+use crate::config::Durability;
+use crate::effect::{Confirmation, Output, PublishError, Wait};
+use crate::ids::{Millis, QueueId, RulesVersion, Sequence, SubscriptionId};
+use crate::message::{DeadInfo, Message};
+use crate::messages::RequestName;
+use crate::publish::Offer;
+use crate::record::Record;
+use crate::requests::Asked;
+use crate::room::Room;
+use crate::stillborn::Letter;
+
+/// Where a message goes.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// To these queues and to the subscriptions of its topic: no filter concerns it.
+    Direct(Targets),
+    /// Where filters sent it.
+    Filtered(Box<Filtered>),
+    /// Not known before the dedup check: a filter that keeps state is to judge it. Its `job` names the work.
+    Pending,
+}
+
+/// What filters made of a message.
+#[derive(Clone, Debug, Default)]
+pub struct Filtered {
+    /// In order; may be empty.
+    pub results: Vec<Outgoing>,
+    /// Results or copies that filters dropped.
+    pub dropped: u32,
+    /// Rejected by a filter, failed on by one, or routed in a loop.
+    pub dead: Vec<Stillborn>,
+    /// Judged by a filter that keeps state: the id enters the window whatever became of it.
+    pub stateful: bool,
+}
+
+/// One result.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The message.
+    pub message: Message,
+    /// Queues, resolved under the publish's `rules`.
+    pub targets: Targets,
+    /// Whether the subscriptions of its topic get it; not those of a copy that one queue's binding changed.
+    pub subscriptions: bool,
+    /// A filter routed it here, and no queue's binding took it out: the letter in `chaski.dlq` that it becomes if it reaches
+    /// nobody.
+    pub unroutable: Option<DeadInfo>,
+}
+
+/// A message that dies before a queue has it.
+#[derive(Clone, Debug)]
+pub struct Stillborn {
+    /// The message.
+    pub message: Message,
+    /// A binding's filter: into this queue's dead-letter queue. `None`, a route's: into `chaski.dlq`.
+    pub queue: Option<QueueId>,
+    /// Its headers; the broker sets both times.
+    pub info: DeadInfo,
+}
+
+/// What filters made of a message, sorted by what becomes of it: may be stored.
+pub(crate) struct Sorted {
+    /// Names the message that the client published in the dedup window; `None` bypasses.
+    hash: Option<u128>,
+    /// The request that this is the first reply to.
+    pub(crate) answers: Option<u128>,
+    results: Vec<Routed>,
+    letters: Vec<Letter>,
+    dropped: u32,
+    stateful: bool,
+}
+
+/// A result that reaches somebody.
+struct Routed {
+    message: Message,
+    targets: Targets,
+    subscriptions: SmallVec<[SubscriptionId; 4]>,
+}
+
+impl Sorted {
+    /// Copies that queues and subscriptions take.
+    pub(crate) fn routed(&self) -> u32 {
+        self.results.iter().map(|result| result.targets.len() + result.subscriptions.len()).sum::<usize>()
+            as u32
+    }
+
+    /// Whether nobody gets anything, and nothing of it is kept or was dropped.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.results.is_empty() && self.letters.is_empty() && self.dropped == 0
+    }
+
+    /// Queues that take results.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = QueueId> {
+        self.results.iter().flat_map(|result| result.targets.iter().copied())
+    }
+}
+
+impl Broker {
+    /// Decides whether what filters made of a publish may be stored; takes of the room what it needs.
+    pub(crate) fn judge_filtered(
+        &self,
+        offer: Offer<'_>,
+        filtered: Filtered,
+        asked: Option<Asked>,
+        room: &mut Room,
+    ) -> Result<Sorted, PublishError> {
+        let Offer { hash, rules, message, mandatory } = offer;
+        let moved_to = asked.as_ref().and_then(|request| request.moved_to.as_deref());
+        let mut sorted =
+            self.sort(Some(rules), filtered, moved_to.map(|reply_to| (message.topic(), reply_to)));
+        sorted.hash = Some(hash);
+        sorted.answers = asked.map(|request| request.hash);
+        if sorted.routed() == 0 {
+            let asks = message.fields.reply_to.is_some();
+            if asks && sorted.letters.is_empty() {
+                return Err(PublishError::NoResponders);
+            }
+            if mandatory {
+                return Err(PublishError::Unroutable);
+            }
+        }
+        self.check_sorted(&sorted, room)?;
+        Ok(sorted)
+    }
+
+    /// Whether there is room for all of it. Letters need only a disk.
+    pub(crate) fn check_sorted(&self, sorted: &Sorted, room: &mut Room) -> Result<(), PublishError> {
+        let numbered = !sorted.letters.is_empty() || sorted.targets().next().is_some();
+        self.check_disk(self.strongest_of(sorted), numbered, room)?;
+        for result in &sorted.results {
+            self.check_room(&result.targets, result.message.body.len() as u64, room)?;
+        }
+        Ok(())
+    }
+
+    /// Without targets that are gone; results that reach nobody become letters where they say so. A reply whose requester wants
+    /// it elsewhere goes there instead of to its topic: given are both.
+    pub(crate) fn sort(
+        &self,
+        rules: Option<RulesVersion>,
+        filtered: Filtered,
+        moved: Option<(&[u8], &str)>,
+    ) -> Sorted {
+        let Filtered { results, dropped, dead, stateful } = filtered;
+        let mut sorted = Sorted {
+            hash: None,
+            answers: None,
+            results: Vec::with_capacity(results.len()),
+            letters: dead.into_iter().filter_map(|stillborn| self.letter(stillborn)).collect(),
+            dropped,
+            stateful,
+        };
+        for Outgoing { message, targets, subscriptions, unroutable } in results {
+            let moved_to = moved.filter(|(topic, _)| *topic == message.topic()).map(|(_, to)| to);
+            let (targets, subscriptions) = match moved_to {
+                Some(to) if subscriptions => {
+                    let plan = self.resolve(to);
+                    (plan.targets, plan.subscriptions)
+                }
+                // The queue of that copy is not the one that the requester waits at.
+                Some(_) => continue,
+                None => {
+                    let who = if subscriptions { self.subscribers(&message) } else { SmallVec::new() };
+                    (self.still_there(rules, targets), who)
+                }
+            };
+            if !targets.is_empty() || !subscriptions.is_empty() {
+                sorted.results.push(Routed { message, targets, subscriptions });
+            } else if let Some(info) = unroutable {
+                sorted.letters.push(Letter::of_no_queue(message, info));
+            }
+        }
+        sorted
+    }
+
+    /// The strongest durability among all queues that take something of it, and the state that it led to.
+    pub(crate) fn strongest_of(&self, sorted: &Sorted) -> Durability {
+        let mut queues: SmallVec<[QueueId; 8]> = sorted.targets().collect();
+        queues.extend(sorted.letters.iter().map(|letter| letter.letters));
+        let state = if sorted.stateful { Durability::Fsync } else { Durability::Memory };
+        self.strongest(&queues).max(state)
+    }
+
+    /// Does it: results, letters, and the id of the message that was published (`None`: a dead letter that comes back).
+    pub(crate) fn store_sorted(
+        &mut self,
+        now: Millis,
+        published: Option<&Message>,
+        sorted: Sorted,
+        output: &mut Output,
+    ) -> (Confirmation, Wait) {
+        let routed = sorted.routed();
+        let (dropped, rejected) = (sorted.dropped, sorted.letters.len() as u32);
+        if routed == 0 && rejected == 0 && !sorted.stateful {
+            return (Confirmation { dropped, ..Confirmation::default() }, Wait::NOTHING);
+        }
+        let durability = self.strongest_of(&sorted);
+        let targets: SmallVec<[QueueId; 8]> = sorted.targets().collect();
+        let window_ms = self.window_ms(&targets);
+        if let (Some(request), Some(reply)) = (sorted.answers, sorted.results.first()) {
+            self.requests.answered(request, &reply.message, &self.rules.limits);
+        }
+        // Before anything that may answer it.
+        if let (Some(hash), Some(message)) = (sorted.hash, published) {
+            self.track_request(now, hash, message, window_ms);
+        }
+        let mut first = Sequence(0);
+        for Routed { message, targets, subscriptions } in sorted.results {
+            let (sequence, own) = self.put(now, &message, targets, None, output);
+            if first.0 == 0 {
+                first = sequence;
+            }
+            let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
+            for subscription in subscriptions {
+                self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+            }
+        }
+        let request = published.and_then(RequestName::of);
+        for letter in sorted.letters {
+            let own = if published.is_none() { RequestName::of(&letter.message) } else { None };
+            self.lay(now, letter, request.as_ref().or(own.as_ref()), output);
+        }
+        let mut position = self.position;
+        if let Some(hash) = sorted.hash {
+            let record = Record::Remembered { hash, sequence: first, at: now, window_ms, durability };
+            position = self.commit(record, durability != Durability::Memory, output);
+        }
+        let sequence = (first.0 > 0).then_some(first);
+        let wait = match sequence {
+            Some(_) => self.numbered(position, durability),
+            None => Wait { position, durability },
+        };
+        (Confirmation { sequence, routed, dropped, rejected, ..Confirmation::default() }, wait)
+    }
+}
