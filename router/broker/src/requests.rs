@@ -201,7 +201,8 @@ impl Broker {
             }
         } else if let Some(asked) = self.open_request(known.sequence) {
             // Not answered as far as the queues know: since a start, or since it was let go for room.
-            let reply_hash = self.hash_key.reply(asked.reply_to.as_bytes(), asked.id.as_bytes());
+            // By the id that the client named: filters may have stored it under others.
+            let reply_hash = self.hash_key.reply(asked.reply_to.as_bytes(), message.id());
             let limits = &self.rules.limits;
             self.requests.track_as(hash, reply_hash, Some(reply_to), known.expires, limits);
             return;

@@ -1,6 +1,7 @@
 //! Any sequence of operations leaves the broker where the plain model is: the invariants of DESIGN section 11 after every
 //! step, through crashes that lose the unsynced end, snapshots and changes of the rules.
 
+mod filters;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod model;

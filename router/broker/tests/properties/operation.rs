@@ -16,6 +16,16 @@ pub(crate) struct Publish {
     pub(crate) mandatory: bool,
 }
 
+/// What filters made of a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Judgement {
+    /// Topics, and whether a filter routed it there.
+    pub(crate) results: Vec<(u8, bool)>,
+    pub(crate) dropped: u8,
+    /// Queues whose binding took it out; the last number stands for a route.
+    pub(crate) dead: Vec<(u8, bool)>,
+}
+
 /// How a consumer ends a lease.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum End {
@@ -43,6 +53,19 @@ pub(crate) enum Tool {
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     Publish(Publish),
+    Filtered {
+        publish: Publish,
+        judgement: Judgement,
+    },
+    /// A publish that waits for a filter with state.
+    Pend(Publish),
+    /// One of those is judged; writes are a key, a time to live (0: none) and whether it is deleted.
+    Judge {
+        job: u8,
+        fails: bool,
+        judgement: Judgement,
+        writes: Vec<(u8, u8, bool)>,
+    },
     Reply {
         request: u8,
         id: u8,
@@ -139,6 +162,12 @@ fn publish() -> impl Strategy<Value = Publish> {
     )
 }
 
+fn judgement() -> impl Strategy<Value = Judgement> {
+    let results = prop::collection::vec((0..8_u8, any::<bool>()), 0..4);
+    let dead = prop::collection::vec((0..6_u8, any::<bool>()), 0..2);
+    (results, 0..2_u8, dead).prop_map(|(results, dropped, dead)| Judgement { results, dropped, dead })
+}
+
 fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         4 => Just(End::Ack),
@@ -167,6 +196,16 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let some = || 0..8_u8;
     prop_oneof![
         24 => publish().prop_map(Operation::Publish),
+        6 => (publish(), judgement())
+            .prop_map(|(publish, judgement)| Operation::Filtered { publish, judgement }),
+        3 => publish().prop_map(Operation::Pend),
+        4 => (
+            some(),
+            prop::bool::weighted(0.15),
+            judgement(),
+            prop::collection::vec((0..6_u8, 0..4_u8, prop::bool::weighted(0.2)), 0..4),
+        )
+            .prop_map(|(job, fails, judgement, writes)| Operation::Judge { job, fails, judgement, writes }),
         2 => (some(), 0..8_u8).prop_map(|(request, id)| Operation::Reply { request, id }),
         6 => (0..16_u8, 0..3_u8, 1..4_u8)
             .prop_map(|(queue, connection, credit)| Operation::Attach { queue, connection, credit }),

@@ -2,11 +2,12 @@
 
 use chaski_broker::*;
 
-use crate::harness::{Call, Cause, Draft, Queue, Seen, World, draft, queue, rules};
-use crate::model::Model;
+use crate::harness::{Call, Cause, Draft, Queue, Seen, World, draft, queue, rules, with_modules};
+use crate::model::{Model, confirmed};
 use crate::operation::{End, Operation as Step, Publish as Drawn, Tool};
 
-const TOPICS: [&str; 9] = ["work", "keys", "park", "fast", "tight", "last", "all.x", "news.a", "nobody"];
+pub(crate) const TOPICS: [&str; 9] =
+    ["work", "keys", "park", "fast", "tight", "last", "all.x", "news.a", "nobody"];
 const PATTERNS: [&str; 3] = ["news.*", "all.>", ">"];
 const WAITS_MS: [u64; 8] = [0, 1, 50, 200, 600, 1_500, 6_000, 130_000];
 
@@ -78,7 +79,7 @@ impl Run {
 
     /// The calls that this command caused: its own is the model's, given by `told`; the rest is time's.
     #[track_caller]
-    fn command(&mut self, command: Command, told: impl FnOnce(&mut Model, &Call)) {
+    pub(crate) fn command(&mut self, command: Command, told: impl FnOnce(&mut Model, &Call)) {
         self.world.call(command);
         self.catch_up(Some(told));
     }
@@ -116,6 +117,9 @@ impl Run {
     fn play(&mut self, step: &Step) {
         match step {
             Step::Publish(drawn) => self.publish(&self.message(drawn), drawn.mandatory),
+            Step::Filtered { publish, judgement } => self.publish_filtered(publish, judgement),
+            Step::Pend(drawn) => self.pend(drawn),
+            Step::Judge { job, fails, judgement, writes } => self.judge(*job, *fails, judgement, writes),
             Step::Reply { request, id } => {
                 let requests: Vec<_> = self.model.requests.iter().collect();
                 let Some(((_, asked), request)) = pick(&requests, *request).copied() else { return };
@@ -260,7 +264,7 @@ impl Run {
         }
     }
 
-    fn message(&self, drawn: &Drawn) -> Draft {
+    pub(crate) fn message(&self, drawn: &Drawn) -> Draft {
         let topic = TOPICS[usize::from(drawn.topic)];
         let mut message = draft(topic, &format!("m{}", drawn.id)).priority(drawn.priority);
         if drawn.key > 0 {
@@ -281,13 +285,10 @@ impl Run {
     fn publish(&mut self, message: &Draft, mandatory: bool) {
         let (number, command) = self.world.command(message, mandatory);
         self.command(command, |model, call| {
-            let confirm = call.seen.iter().find_map(|seen| match seen {
-                Seen::Confirm(wait, confirmed, outcome) if *confirmed == number => {
-                    Some((*wait, outcome.clone()))
-                }
-                _ => None,
-            });
-            let (wait, outcome) = confirm.expect("a publish is answered");
+            if model.awaits_first(message, number, call) {
+                return;
+            }
+            let (wait, outcome) = confirmed(call, number).expect("a publish is answered");
             model.publish(message, mandatory, wait, &outcome, call);
         });
     }
@@ -364,15 +365,16 @@ impl Run {
 
     #[track_caller]
     fn rules(&mut self, variant: u8, drop: bool) {
-        let mut document = rules(self.model.rules.version.0 + 1, &queues(variant));
+        let mut document = with_modules(rules(self.model.rules.version.0 + 1, &queues(variant)), &["m"]);
         document.limits.subscription_max_messages = 3;
         let drop_queues: Vec<String> = if drop { vec!["work".into(), "fast".into()] } else { Vec::new() };
+        let drop_states: Vec<String> = if drop { vec!["m".into()] } else { Vec::new() };
         let ticket = Ticket(self.world.draw());
         let command = Command::ApplyRules {
             ticket,
             rules: document.clone(),
             drop_queues: drop_queues.clone(),
-            drop_states: Vec::new(),
+            drop_states,
         };
         self.command(command, |model, call| {
             // What is in use is looked at by a test of its own; here the broker's word is taken.
@@ -386,6 +388,9 @@ impl Run {
                 return;
             }
             assert_eq!(told, model.apply(&document, &drop_queues));
+            if told.is_ok() && drop {
+                model.state.clear();
+            }
         });
     }
 
@@ -438,6 +443,6 @@ impl Run {
     }
 }
 
-fn pick<T>(all: &[T], number: u8) -> Option<&T> {
+pub(crate) fn pick<T>(all: &[T], number: u8) -> Option<&T> {
     all.get(usize::from(number).checked_rem(all.len())?)
 }

@@ -149,8 +149,10 @@ fn filtered_world() -> World {
         stateful: true,
         ..Filtered::default()
     };
-    world
-        .judge(vec![("m", vec![put("k", "v", Some(u64::MAX)), put("l", "w", None)])], vec![(job, Ok(vec![judged]))]);
+    world.judge(
+        vec![("m", vec![put("k", "v", Some(u64::MAX)), put("l", "w", None)])],
+        vec![(job, Ok(vec![judged]))],
+    );
     world
 }
 

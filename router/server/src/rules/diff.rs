@@ -1,38 +1,114 @@
 //! What one version of the rules changes against another: one line a change, effective settings compared, so that a default
 //! written out is no change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chaski_broker::Rules;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::document::{FilterText, ModuleTable, ModulesTable, RouteTable};
 use super::{limits_table, plan};
 
-/// `+ queue.x`, `- queue.y`, `~ queue.z.ack_wait: 30s → 10s`: limits first, then queues by name.
+/// `+ queue.x`, `- module.y`, `~ queue.z.ack_wait: 30s → 10s`: limits first, then modules, routes and queues by name.
 pub fn diff(old: &Rules, new: &Rules) -> Vec<String> {
+    let (old, new) = (Spelled::of(old), Spelled::of(new));
     let mut lines = Vec::new();
-    let limits = |rules: &Rules| plan::flattened(&limits_table(&rules.document));
-    settings("limits", &limits(old), &limits(new), &mut lines);
-    let queues = |rules: &Rules| -> BTreeMap<String, BTreeMap<String, Json>> {
-        rules.queues.iter().map(|(name, settings)| (name.clone(), plan::spelled(settings))).collect()
-    };
-    let (old, new) = (queues(old), queues(new));
-    for name in old
-        .keys()
-        .chain(new.keys().filter(|name| !old.contains_key(*name)))
-        .collect::<std::collections::BTreeSet<_>>()
-    {
-        match (old.get(name), new.get(name)) {
-            (Some(old), Some(new)) => settings(&format!("queue.{name}"), old, new, &mut lines),
-            (Some(_), None) => lines.push(format!("- queue.{name}")),
-            (None, _) => lines.push(format!("+ queue.{name}")),
-        }
-    }
+    settings("limits", &old.limits, &new.limits, &mut lines);
+    settings("modules", &old.options, &new.options, &mut lines);
+    tables("module", &old.modules, &new.modules, &mut lines);
+    tables("route", &old.routes, &new.routes, &mut lines);
+    order(&old.route_order, &new.route_order, &mut lines);
+    tables("queue", &old.queues, &new.queues, &mut lines);
     lines
 }
 
-fn settings(path: &str, old: &BTreeMap<String, Json>, new: &BTreeMap<String, Json>, lines: &mut Vec<String>) {
-    let keys: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+type Settings = BTreeMap<String, Json>;
+
+/// One version of the rules, defaults written out.
+struct Spelled {
+    limits: Settings,
+    options: Settings,
+    modules: BTreeMap<String, Settings>,
+    routes: BTreeMap<String, Settings>,
+    route_order: Vec<String>,
+    queues: BTreeMap<String, Settings>,
+}
+
+impl Spelled {
+    fn of(rules: &Rules) -> Spelled {
+        let Tables { modules, module, route, queue } = toml::from_str(&rules.document).unwrap_or_default();
+        let queues = rules.queues.iter().map(|(name, settings)| {
+            let mut spelled = plan::spelled(settings);
+            if let Some(filters) =
+                queue.get(name).map(|table| &table.filters).filter(|filters| !filters.is_empty())
+            {
+                spelled.insert("filters".to_owned(), plan::json(filters));
+            }
+            (name.clone(), spelled)
+        });
+        let parsed = toml_edit::Document::parse(&rules.document).ok();
+        let routes = parsed.as_ref().and_then(|parsed| parsed.get("route")?.as_table_like());
+        Spelled {
+            limits: plan::flattened(&limits_table(&rules.document)),
+            options: plan::flattened(&modules),
+            modules: module.iter().map(|(name, table)| (name.clone(), plan::flattened(table))).collect(),
+            routes: route.iter().map(|(name, table)| (name.clone(), plan::flattened(table))).collect(),
+            route_order: routes
+                .into_iter()
+                .flat_map(|routes| routes.iter())
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            queues: queues.collect(),
+        }
+    }
+}
+
+/// The tables that the broker doesn't keep. The document was checked before, perhaps by another version: what can't be read is empty.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Tables {
+    modules: ModulesTable,
+    module: BTreeMap<String, ModuleTable>,
+    route: BTreeMap<String, RouteTable>,
+    queue: BTreeMap<String, Filters>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Filters {
+    filters: Vec<FilterText>,
+}
+
+fn tables(
+    kind: &str,
+    old: &BTreeMap<String, Settings>,
+    new: &BTreeMap<String, Settings>,
+    lines: &mut Vec<String>,
+) {
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) => settings(&format!("{kind}.{name}"), old, new, lines),
+            (Some(_), None) => lines.push(format!("- {kind}.{name}")),
+            (None, _) => lines.push(format!("+ {kind}.{name}")),
+        }
+    }
+}
+
+/// Routes judge in their order, so routes that are in both and changed places are a change.
+fn order(old: &[String], new: &[String], lines: &mut Vec<String>) {
+    let common = |these: &[String], those: &[String]| -> Vec<String> {
+        these.iter().filter(|name| those.contains(name)).cloned().collect()
+    };
+    let (old, new) = (common(old, new), common(new, old));
+    if old != new {
+        lines.push(format!("~ order of routes: [{}] → [{}]", old.join(", "), new.join(", ")));
+    }
+}
+
+fn settings(path: &str, old: &Settings, new: &Settings, lines: &mut Vec<String>) {
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     for key in keys {
         let (old, new) = (old.get(key), new.get(key));
         if old != new {

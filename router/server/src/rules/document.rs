@@ -1,16 +1,21 @@
 //! The rules document as people write it: one struct a table, one field a key. These structs are the only list of keys: what is
 //! checked, RULES.md and the JSON Schema are all derived from them.
 
+// First, for its macro of words.
+#[macro_use]
+mod texts;
+mod modules;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
-use chaski_protocol::{
-    DEFAULT_MAX_HEADERS, DEFAULT_MAX_PAYLOAD, MIN_DEDUP_WINDOW_MS, format_duration, format_size,
-    parse_duration, parse_size,
-};
+use chaski_protocol::{DEFAULT_MAX_HEADERS, DEFAULT_MAX_PAYLOAD, MIN_DEDUP_WINDOW_MS};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use modules::OnError;
+pub(crate) use modules::{ModuleTable, ModulesTable, RouteTable};
+pub(crate) use texts::{DurationText, FilterText, PatternText, SizeText, parse_percent, parse_public_key};
 
 /// The whole document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +23,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub(super) struct Document {
     /// Limits of the whole router.
     pub limits: LimitsTable,
+    /// What the router asks of every module.
+    pub modules: ModulesTable,
+    /// Modules by name. A name is one token of at most 64 bytes.
+    #[schemars(extend("propertyNames" = { "format": "name" }, "maxProperties" = 1_000))]
+    pub module: BTreeMap<String, ModuleTable>,
+    /// Routes by name, one token of at most 64 bytes. All that match a topic judge its messages, in the document's order.
+    #[schemars(extend("propertyNames" = { "format": "name" }, "maxProperties" = 1_000))]
+    pub route: BTreeMap<String, RouteTable>,
     /// Durable queues by name. A name is a topic of at most 200 bytes that does not begin with `$`; `chaski` and names that end in
     /// `.dlq` are the router's own.
     #[schemars(extend("propertyNames" = { "format": "queue-name" }, "maxProperties" = 10_000))]
@@ -32,6 +45,11 @@ pub(super) struct QueueTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<PatternText>", length(min = 1, max = 10_000))]
     pub bind: Option<Vec<PatternText>>,
+    /// Filters that judge this queue's own copy of each message, after the routes: names of `[module]` tables, or of builtins that need no
+    /// params.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub filters: Vec<FilterText>,
     /// When a publish is confirmed: after fdatasync, after the write, or at once and never journaled.
     pub durability: DurabilityName,
     /// `none`: by priority, then in the order of publishing, with messages that come back overtaken. `key`: messages of one key
@@ -132,6 +150,7 @@ impl Default for QueueTable {
     fn default() -> Self {
         QueueTable {
             bind: None,
+            filters: Vec::new(),
             durability: DurabilityName::Fsync,
             ordering: OrderingName::None,
             on_poison: OnPoisonName::Continue,
@@ -165,16 +184,6 @@ impl Default for LimitsTable {
             replies_max_bytes: SizeText(shard.replies_max_bytes),
         }
     }
-}
-
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident: $($variant:ident),*) => {
-        $(#[$doc])*
-        #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-        #[serde(rename_all = "kebab-case")]
-        #[allow(missing_docs, reason = "variant docs would become part of the schema; the key's own text explains them")]
-        pub enum $name { $($variant),* }
-    };
 }
 
 names! {
@@ -238,66 +247,5 @@ impl JsonSchema for MaxDeliver {
             { "type": "integer", "minimum": 1, "maximum": u32::MAX },
             { "type": "string", "const": "unlimited" },
         ] })
-    }
-}
-
-macro_rules! unit_text {
-    ($(#[$doc:meta])* $name:ident, $format:literal, $example:literal, $parse:ident, $write:ident) => {
-        $(#[$doc])*
-        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-        pub(crate) struct $name(pub(crate) u64);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&$write(self.0))
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                $parse(&text).map($name).map_err(de::Error::custom)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn schema_name() -> Cow<'static, str> {
-                $format.into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "format": $format, "examples": [$example] })
-            }
-        }
-    };
-}
-
-unit_text! {
-    /// Milliseconds, written with a unit.
-    DurationText, "duration", "30s", parse_duration, format_duration
-}
-unit_text! {
-    /// Bytes, written with a unit.
-    SizeText, "size", "16MiB", parse_size, format_size
-}
-
-/// A pattern of topics.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct PatternText(pub String);
-
-impl JsonSchema for PatternText {
-    fn schema_name() -> Cow<'static, str> {
-        "pattern".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "pattern", "examples": ["orders.*.created"] })
     }
 }

@@ -1,6 +1,10 @@
-//! Small edits of a document's text that keep the rest of it, comments and order included: what `queue create` and `queue delete` do.
+//! Small edits of a document's text that keep the rest of it, comments and order included: what `queue create`, `queue delete` and
+//! `module deploy` do.
 
+use serde_json::Value as Json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
+
+use super::ModuleSource;
 
 /// Why a document was not edited.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,14 +37,7 @@ pub fn create_queue(
     set: &[(String, String)],
 ) -> Result<String, EditError> {
     let mut edited = parse(document)?;
-    let queues = edited.entry("queue").or_insert_with(|| {
-        let mut table = Table::new();
-        table.set_implicit(true);
-        Item::Table(table)
-    });
-    let inline = queues.is_inline_table();
-    let queues =
-        queues.as_table_like_mut().ok_or_else(|| EditError::Document("`queue` is no table".to_owned()))?;
+    let (queues, inline) = tables(&mut edited, "queue")?;
     if queues.contains_key(name) {
         return Err(EditError::Exists(name.to_owned()));
     }
@@ -51,9 +48,7 @@ pub fn create_queue(
     for (key, value) in set {
         setting(&mut table, key, value)?;
     }
-    let item =
-        if inline { Item::Value(Value::InlineTable(table.into_inline_table())) } else { Item::Table(table) };
-    queues.insert(name, item);
+    queues.insert(name, item(table, inline));
     Ok(edited.to_string())
 }
 
@@ -66,6 +61,103 @@ pub fn delete_queue(document: &str, name: &str) -> Result<String, EditError> {
         Some(_) => Ok(edited.to_string()),
         None => Err(EditError::Unknown(name.to_owned())),
     }
+}
+
+/// The document with this binary in `[module.NAME]`, a new table where there is none. Params that are given take the place of those
+/// that are there; everything else of the module's table stays.
+pub fn set_module(
+    document: &str,
+    name: &str,
+    source: &ModuleSource,
+    params: Option<&[(String, Json)]>,
+) -> Result<String, EditError> {
+    let mut edited = parse(document)?;
+    let (modules, inline) = tables(&mut edited, "module")?;
+    if !modules.contains_key(name) {
+        modules.insert(name, item(Table::new(), inline));
+    }
+    let module = modules
+        .get_mut(name)
+        .and_then(Item::as_table_like_mut)
+        .ok_or_else(|| EditError::Document(format!("`module.{name}` is no table")))?;
+    let written = match source {
+        ModuleSource::File(file) => Some(("file", file.clone())),
+        ModuleSource::Digest(digest) => Some(("digest", chaski_modules::Digest(*digest).to_string())),
+        ModuleSource::Builtin(builtin) => Some(("builtin", builtin.clone())),
+        ModuleSource::Missing => None,
+    };
+    for key in ["file", "digest", "builtin"] {
+        match &written {
+            Some((kept, text)) if *kept == key => put(module, key, Value::from(text.as_str())),
+            _ => drop(module.remove(key)),
+        }
+    }
+    match params {
+        Some([]) => drop(module.remove("params")),
+        Some(params) => {
+            let mut table = InlineTable::new();
+            for (key, value) in params {
+                table.insert(key, param(&format!("params.{key}"), value)?);
+            }
+            put(module, "params", Value::InlineTable(table));
+        }
+        None => {}
+    }
+    Ok(edited.to_string())
+}
+
+/// Sets a value, with the comment behind the one that was there.
+fn put(table: &mut dyn TableLike, key: &str, mut value: Value) {
+    match table.get_mut(key) {
+        Some(Item::Value(there)) => {
+            *value.decor_mut() = there.decor().clone();
+            *there = value;
+        }
+        _ => drop(table.insert(key, Item::Value(value))),
+    }
+}
+
+/// A param's value as TOML has it.
+fn param(key: &str, value: &Json) -> Result<Value, EditError> {
+    let refuse = |detail: &str| EditError::Setting { key: key.to_owned(), detail: detail.to_owned() };
+    Ok(match value {
+        Json::Null => return Err(refuse("a param is not null; leave it out")),
+        Json::Bool(truth) => Value::from(*truth),
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Value::from(whole),
+            (None, Some(real)) if !number.is_u64() => Value::from(real),
+            _ => return Err(refuse("the number is too large")),
+        },
+        Json::Array(values) => {
+            let values = values.iter().map(|value| param(key, value)).collect::<Result<_, _>>()?;
+            Value::Array(values)
+        }
+        Json::Object(fields) => {
+            let mut table = InlineTable::new();
+            for (field, value) in fields {
+                table.insert(field, param(&format!("{key}.{field}"), value)?);
+            }
+            Value::InlineTable(table)
+        }
+    })
+}
+
+/// The tables below `[KIND.…]`, and whether they are written inline. They are made where the document has none.
+fn tables<'d>(document: &'d mut DocumentMut, kind: &str) -> Result<(&'d mut dyn TableLike, bool), EditError> {
+    let tables = document.entry(kind).or_insert_with(|| {
+        let mut table = Table::new();
+        table.set_implicit(true);
+        Item::Table(table)
+    });
+    let inline = tables.is_inline_table();
+    let tables =
+        tables.as_table_like_mut().ok_or_else(|| EditError::Document(format!("`{kind}` is no table")))?;
+    Ok((tables, inline))
+}
+
+fn item(table: Table, inline: bool) -> Item {
+    if inline { Item::Value(Value::InlineTable(table.into_inline_table())) } else { Item::Table(table) }
 }
 
 fn parse(document: &str) -> Result<DocumentMut, EditError> {

@@ -6,6 +6,9 @@ mod diff;
 mod document;
 mod edit;
 mod errors;
+mod formats;
+mod modules;
+mod place;
 mod plan;
 mod reference;
 mod shape;
@@ -17,13 +20,16 @@ use serde::Deserialize;
 
 pub(crate) use apply::{apply, change};
 pub use diff::diff;
-pub use edit::{EditError, create_queue, delete_queue};
+pub use edit::{EditError, create_queue, delete_queue, set_module};
 pub use errors::{RulesError, RulesErrors};
+pub use modules::{ModuleOptions, ModuleSource, ModuleSpec, OnError, Rollback, RouteSpec};
+pub use place::place;
 pub use plan::spelled;
 pub use reference::{reference, schema};
 
 use document::{Document, LimitsTable};
 use errors::Collector;
+use modules::{Order, Plan};
 
 /// A document larger than this is refused unread: it is journaled, kept in history and sent whole.
 const MAX_DOCUMENT: usize = 4 << 20;
@@ -35,6 +41,14 @@ pub struct Checked {
     pub rules: Rules,
     /// What the sessions need.
     pub limits: MessageLimits,
+    /// Modules in the document's order, then the builtins that a chain names without a table of their own.
+    pub modules: Vec<ModuleSpec>,
+    /// Routes in the document's order.
+    pub routes: Vec<RouteSpec>,
+    /// Queues that judge their own copies, in the document's order, with the names of their filters.
+    pub queue_filters: Vec<(String, Vec<String>)>,
+    /// What is asked of every module.
+    pub module_options: ModuleOptions,
     /// Sentences that don't stop it.
     pub notes: Vec<String>,
 }
@@ -81,20 +95,24 @@ pub fn check(document: &str) -> Result<Checked, RulesErrors> {
         shape::check(parsed.as_table(), &mut errors);
     }
     errors.finish()?;
-    let order = parsed.as_ref().and_then(|parsed| parsed.get("queue")?.as_table_like());
-    let mut read: Document = toml::from_str(document).map_err(|error| {
+    let order = |table: &str| -> Vec<String> {
+        let table = parsed.as_ref().and_then(|parsed| parsed.get(table)?.as_table_like());
+        table.into_iter().flat_map(|table| table.iter()).map(|(name, _)| name.to_owned()).collect()
+    };
+    let order = Order { modules: order("module"), routes: order("route"), queues: order("queue") };
+    let read: Document = toml::from_str(document).map_err(|error| {
         let mut errors = Collector::new(document);
         errors.add(error.span().map_or(0, |span| span.start), error.message());
         errors.finish().expect_err("an error was just added")
     })?;
     let mut notes = Vec::new();
     let mut queues = Vec::with_capacity(read.queue.len());
-    for (name, _) in order.into_iter().flat_map(|queues| queues.iter()) {
-        if let Some(table) = read.queue.remove(name) {
-            let settings = plan::queue_settings(name, &table, &mut notes);
-            queues.push((name.to_owned(), settings));
+    for name in &order.queues {
+        if let Some(table) = read.queue.get(name) {
+            queues.push((name.clone(), plan::queue_settings(name, table, &mut notes)));
         }
     }
+    let Plan { modules, routes, queue_filters } = modules::plan(&read, &order, &mut notes);
     Ok(Checked {
         limits: MessageLimits::from(&read.limits),
         rules: Rules {
@@ -106,6 +124,10 @@ pub fn check(document: &str) -> Result<Checked, RulesErrors> {
             modules: Vec::new(),
             failed: Vec::new(),
         },
+        modules,
+        routes,
+        queue_filters,
+        module_options: ModuleOptions::from(&read.modules),
         notes,
     })
 }

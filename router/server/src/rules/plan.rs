@@ -76,6 +76,7 @@ pub(super) fn shard_limits(table: &LimitsTable) -> ShardLimits {
 /// Settings in the document's spelling: those with a value, defaults included, tables inside as `table.key`.
 pub fn spelled(settings: &QueueSettings) -> BTreeMap<String, Json> {
     let table = QueueTable {
+        filters: Vec::new(),
         bind: Some(settings.bind.iter().cloned().map(PatternText).collect()),
         durability: settings.durability.into(),
         ordering: settings.ordering.into(),
@@ -98,10 +99,15 @@ pub fn spelled(settings: &QueueSettings) -> BTreeMap<String, Json> {
     flattened(&table)
 }
 
+/// A part of the document as JSON.
+pub(super) fn json(part: &impl serde::Serialize) -> Json {
+    serde_json::to_value(part).expect("the document's structs are plain data")
+}
+
 /// A table of the document as flat keys and values.
 pub(super) fn flattened(table: &impl serde::Serialize) -> BTreeMap<String, Json> {
     let mut flat = BTreeMap::new();
-    let json = serde_json::to_value(table).expect("the document's structs are plain data");
+    let json = json(table);
     for (key, value) in json.as_object().into_iter().flatten() {
         match value {
             Json::Object(inner) => {

@@ -14,7 +14,7 @@ One TOML document. Durations are strings with a unit (`ms`, `s`, `m`, `h`, `d`),
 Schema. This page is generated from the structs that the document is read into, and a test compares them.
 ";
 
-/// The document's JSON Schema (draft 2020-12). Formats `duration`, `size`, `pattern` and `queue-name` are the router's own.
+/// The document's JSON Schema (draft 2020-12). Its formats (`duration`, `size`, `pattern`, `filter` …) are the router's own.
 pub fn schema() -> Json {
     SCHEMA.clone()
 }
@@ -24,11 +24,14 @@ pub fn reference() -> String {
     let mut page = HEAD.to_owned();
     let properties = &SCHEMA["properties"];
     section(&mut page, "[limits]", &properties["limits"]);
-    section(&mut page, "[queue.NAME]", &properties["queue"]["additionalProperties"]);
-    let mut names = describe(&properties["queue"]);
-    names.insert(0, '\n');
-    page.push_str(&names);
-    page.push('\n');
+    section(&mut page, "[modules]", &properties["modules"]);
+    for table in ["module", "route", "queue"] {
+        let schema = &properties[table]["additionalProperties"];
+        section(&mut page, &format!("[{table}.NAME]"), schema);
+        for about in [&properties[table], schema] {
+            let _ = writeln!(page, "\n{}", describe(about));
+        }
+    }
     page
 }
 
@@ -43,13 +46,15 @@ fn section(page: &mut String, title: &str, schema: &Json) {
 fn rows(page: &mut String, prefix: &str, schema: &Json) {
     let mut properties: Vec<_> = schema["properties"].as_object().into_iter().flatten().collect();
     properties.sort_by_key(|(key, _)| *key);
+    let required: Vec<_> = schema["required"].as_array().into_iter().flatten().collect();
     for (key, schema) in properties {
-        if schema["type"] == "object" {
+        if schema["properties"].is_object() {
             rows(page, &format!("{prefix}{key}."), schema);
             continue;
         }
         let range = range_name(schema).map(|range| format!(", {range}")).unwrap_or_default();
         let default = match &schema["default"] {
+            Json::Null if required.iter().any(|required| *required == key) => "required".to_owned(),
             Json::Null => "none".to_owned(),
             default => format!("`{}`", toml_text(default)),
         };
@@ -68,6 +73,7 @@ fn describe(schema: &Json) -> String {
 
 fn toml_text(value: &Json) -> String {
     match value {
+        Json::Object(table) if table.is_empty() => "{}".to_owned(),
         Json::Array(values) => format!("[{}]", values.iter().map(toml_text).collect::<Vec<_>>().join(", ")),
         // JSON's spelling of text, numbers and booleans is TOML's.
         value => value.to_string(),

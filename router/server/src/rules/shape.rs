@@ -3,13 +3,13 @@
 
 use std::sync::LazyLock;
 
-use chaski_protocol::{MAX_QUEUE_NAME, check_pattern, check_topic, parse_duration, parse_size};
 use schemars::generate::SchemaSettings;
 use serde_json::Value as Json;
 use toml_edit::{Item, Table, TableLike, Value};
 
 use super::document::Document;
 use super::errors::{Collector, nearest};
+use super::formats::{self, Names};
 
 /// The document's JSON Schema, with everything in its place.
 pub(super) static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
@@ -21,25 +21,7 @@ pub(super) static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
 
 /// Checks the whole document.
 pub(super) fn check(root: &Table, errors: &mut Collector<'_>) {
-    Walk { errors }.table("", root, &SCHEMA);
-}
-
-/// Reports a name that no ordinary queue can have.
-fn queue_name_problem(name: &str) -> Option<String> {
-    if name == "chaski" || name.ends_with(".dlq") {
-        return Some(format!(
-            "queue name `{name}` is reserved: `chaski` and names that end in `.dlq` are the router's own"
-        ));
-    }
-    if name.starts_with('$') {
-        return Some(format!(
-            "queue name `{name}` is reserved: topics that begin with `$` are the router's own"
-        ));
-    }
-    if name.len() > MAX_QUEUE_NAME {
-        return Some(format!("a queue name has at most {MAX_QUEUE_NAME} bytes, this one {}", name.len()));
-    }
-    check_topic(name).err().map(|error| format!("a queue name is a topic: {error}"))
+    Walk { errors, names: Names::of(root) }.table("", root, &SCHEMA);
 }
 
 /// What a key takes, in words; shared by errors and RULES.md.
@@ -51,8 +33,7 @@ pub(super) fn type_name(schema: &Json) -> String {
         return alternatives.iter().map(type_name).collect::<Vec<_>>().join(" or ");
     }
     match (schema["type"].as_str(), schema["format"].as_str()) {
-        (Some("string"), Some(format @ ("duration" | "size" | "pattern"))) => format!("a {format}"),
-        (Some("string"), _) => "a string".to_owned(),
+        (Some("string"), format) => formats::noun(format).to_owned(),
         (Some("integer"), _) => "a whole number".to_owned(),
         (Some("boolean"), _) => "`true` or `false`".to_owned(),
         (Some("array"), _) => format!("a list of {}s", type_name(&schema["items"]).trim_start_matches("a ")),
@@ -88,6 +69,7 @@ fn words(schema: &Json) -> Option<Vec<&str>> {
 
 struct Walk<'e, 's> {
     errors: &'e mut Collector<'s>,
+    names: Names<'e>,
 }
 
 impl Walk<'_, '_> {
@@ -105,9 +87,8 @@ impl Walk<'_, '_> {
             match known.and_then(|known| known.get(key)) {
                 Some(schema) => self.item(&inner, item, schema),
                 None if schema["additionalProperties"].is_object() => {
-                    if schema["propertyNames"]["format"] == "queue-name"
-                        && let Some(problem) = queue_name_problem(key)
-                    {
+                    let format = schema["propertyNames"]["format"].as_str().unwrap_or_default();
+                    if let Some(problem) = formats::name_problem(format, path, key) {
                         self.errors.add(key_offset(table, key), problem);
                     }
                     self.item(&inner, item, &schema["additionalProperties"]);
@@ -127,13 +108,66 @@ impl Walk<'_, '_> {
         let offset = item.span().map_or(0, |span| span.start);
         if schema["type"] == "object" {
             return match item.as_table_like() {
-                Some(table) => self.table(path, table, schema),
+                Some(table) if schema["format"] == "params" => self.params(path, table),
+                Some(table) => {
+                    self.presence(path, offset, table, schema);
+                    self.table(path, table, schema);
+                }
                 None => self.mismatch(path, offset, item.type_name(), schema),
             };
         }
         match item.as_value() {
             Some(value) => self.value(path, value, schema),
             None => self.mismatch(path, offset, item.type_name(), schema),
+        }
+    }
+
+    /// Keys that must be there, and keys that exclude each other.
+    fn presence(&mut self, path: &str, offset: usize, table: &dyn TableLike, schema: &Json) {
+        let keys = |list: &str| -> Vec<&str> {
+            schema[list].as_array().into_iter().flatten().filter_map(Json::as_str).collect()
+        };
+        for missing in keys("required").into_iter().filter(|key| !table.contains_key(key)) {
+            self.errors.add(offset, format!("`{path}` needs `{missing}`"));
+        }
+        let alternatives = keys("x-at-most-one");
+        let given: Vec<_> =
+            table.iter().map(|(key, _)| key).filter(|key| alternatives.contains(key)).collect();
+        for second in given.iter().skip(1) {
+            let message = format!(
+                "`{path}` has `{}` and `{second}`; it takes one of {}",
+                given[0],
+                alternatives.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+            );
+            self.errors.add(key_offset(table, second), message);
+        }
+    }
+
+    /// Params are the module's business, as long as JSON has them too.
+    fn params(&mut self, path: &str, table: &dyn TableLike) {
+        for (key, item) in table.iter() {
+            let inner = format!("{path}.{key}");
+            match item {
+                Item::Value(value) => self.param(&inner, value),
+                Item::Table(table) => self.params(&inner, table),
+                Item::ArrayOfTables(tables) => tables.iter().for_each(|table| self.params(&inner, table)),
+                Item::None => {}
+            }
+        }
+    }
+
+    fn param(&mut self, path: &str, value: &Value) {
+        let offset = value.span().map_or(0, |span| span.start);
+        match value {
+            Value::Datetime(_) => {
+                self.errors.add(offset, format!("`{path}`: a param is no date; write it as a string"))
+            }
+            Value::Float(number) if !number.value().is_finite() => {
+                self.errors.add(offset, format!("`{path}`: a param is a finite number"));
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.param(path, value)),
+            Value::InlineTable(table) => self.params(path, table),
+            Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {}
         }
     }
 
@@ -199,21 +233,18 @@ impl Walk<'_, '_> {
             }
             return;
         }
-        let parse = match schema["format"].as_str() {
-            Some("duration") => |text: &str| parse_duration(text).map_err(|error| error.to_string()),
-            Some("size") => |text: &str| parse_size(text).map_err(|error| error.to_string()),
-            Some("pattern") => {
-                if let Err(error) = check_pattern(text) {
-                    self.errors.add(offset, format!("`{path}`: {error}"));
+        let format = schema["format"].as_str().unwrap_or_default();
+        let bound = |key: &str| schema[key].as_str().and_then(|bound| formats::number(format, bound)?.ok());
+        match formats::number(format, text) {
+            None => {
+                if let Some(problem) = formats::problem(format, text, &self.names) {
+                    self.errors.add(offset, format!("`{path}`: {problem}"));
+                } else if schema["minLength"].as_u64().is_some_and(|least| (text.len() as u64) < least) {
+                    self.errors.add(offset, format!("`{path}` is empty"));
                 }
-                return;
             }
-            _ => return,
-        };
-        let bound = |key: &str| schema[key].as_str().and_then(|bound| parse(bound).ok());
-        match parse(text) {
-            Err(error) => self.errors.add(offset, format!("`{path}`: {error}")),
-            Ok(number) => {
+            Some(Err(error)) => self.errors.add(offset, format!("`{path}`: {error}")),
+            Some(Ok(number)) => {
                 if bound("x-min").is_some_and(|least| number < least)
                     || bound("x-max").is_some_and(|most| number > most)
                 {

@@ -220,11 +220,12 @@ impl Model {
     pub(crate) fn free_key(&mut self, name: &str, sequence: Sequence, entry: &Entry) {
         let source = self.queue(name).source.clone();
         if let (Some(source), Some(key)) = (source, &entry.draft.key)
-            && let Some(letters) = self.queue_mut(&source).parked.get_mut(key)
+            && let Some(source_queue) = self.queues.get_mut(&source)
+            && let Some(letters) = source_queue.parked.get_mut(key)
         {
             letters.remove(&sequence);
             if letters.is_empty() {
-                self.queue_mut(&source).parked.remove(key);
+                source_queue.parked.remove(key);
             }
         }
     }

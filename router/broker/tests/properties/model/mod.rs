@@ -2,10 +2,13 @@
 //! its outcome; what is free (numbers, jitter, which consumer gets its turn) it takes from the broker, and checks that it
 //! was permitted.
 
+mod filtered;
 mod lease;
 mod operate;
 mod publish;
 mod view;
+
+pub(crate) use filtered::{Judgement, Pending, confirmed};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -129,10 +132,16 @@ pub(crate) struct Model {
     pub(crate) requests: BTreeMap<(String, String), Request>,
     pub(crate) transactions: BTreeMap<String, Transacted>,
     pub(crate) late: u64,
+    /// What waits for a filter with state.
+    pub(crate) pending: BTreeMap<JobId, Pending>,
+    /// What the one module remembers: values, and when they are over.
+    pub(crate) state: BTreeMap<String, (String, Option<Millis>)>,
     /// Deaths of requests that are still to be answered.
     pub(crate) owed: Vec<(Draft, &'static str)>,
     /// Broker-made messages expected from this call, and the numbers of those that came.
     pub(crate) stored: VecDeque<(Sequence, Draft)>,
+    /// Letters that were laid by this call.
+    pub(crate) laid: VecDeque<(Sequence, Draft)>,
     /// What subscriptions are to be passed by this call.
     pub(crate) passes: Vec<(SubscriptionId, Vec<u8>, u64)>,
 }
@@ -144,15 +153,18 @@ impl Model {
             now,
             journal: 0,
             rules,
-            queues: BTreeMap::new(),
+            queues: BTreeMap::from([("chaski.dlq".to_owned(), filtered::chaski())]),
             consumers: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             known: BTreeMap::new(),
             requests: BTreeMap::new(),
             transactions: BTreeMap::new(),
             late: 0,
+            pending: BTreeMap::new(),
+            state: BTreeMap::new(),
             owed: Vec::new(),
             stored: VecDeque::new(),
+            laid: VecDeque::new(),
             passes: Vec::new(),
         }
     }
@@ -161,6 +173,7 @@ impl Model {
     pub(crate) fn begin(&mut self, call: &Call) {
         self.now = self.now.max(call.at);
         self.stored = call.stored.iter().cloned().collect();
+        self.laid = call.laid.iter().cloned().collect();
         self.passes.clear();
     }
 
@@ -180,6 +193,7 @@ impl Model {
         self.bury_worn_out();
         self.nothing_undelivered();
         assert!(self.stored.is_empty(), "nobody expected the messages {:?}", self.stored);
+        assert!(self.laid.is_empty(), "nobody expected the letters {:?}", self.laid);
         let mut passed: Vec<_> = call
             .seen
             .iter()
@@ -226,6 +240,7 @@ impl Model {
         self.consumers.clear();
         self.subscriptions.clear();
         self.requests.clear();
+        self.pending.clear();
         self.owed.clear();
         self.late = 0;
         self.known.retain(|_, known| known.durability != Durability::Memory);

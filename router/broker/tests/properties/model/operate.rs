@@ -106,6 +106,7 @@ impl Model {
             .filter(|(sequence, entry)| {
                 let info = entry.dead.as_ref().expect("a dead letter says why");
                 !matches!(entry.state, State::Leased { .. })
+                    && info.reason != DeadReason::FilterError
                     && select.reason.is_none_or(|reason| reason == info.reason)
                     && select.id.as_ref().is_none_or(|id| entry.draft.id.as_bytes() == &id[..])
                     && select.through.is_none_or(|through| **sequence <= through)
@@ -149,7 +150,7 @@ impl Model {
 }
 
 /// SEMANTICS, Dead letters: what a dead-letter queue has of its queue.
-fn dead_settings(settings: &QueueSettings) -> QueueSettings {
+pub(super) fn dead_settings(settings: &QueueSettings) -> QueueSettings {
     QueueSettings {
         bind: Vec::new(),
         ordering: Ordering::None,

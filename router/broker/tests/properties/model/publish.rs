@@ -3,7 +3,7 @@
 use super::*;
 
 /// What became of a publish, before it is done.
-enum Judged {
+pub(super) enum Judged {
     Duplicate(Known),
     Late,
     New { targets: Vec<String>, subscriptions: Vec<SubscriptionId>, answers: Option<(String, String)> },
@@ -108,7 +108,7 @@ impl Model {
         self.transactions.insert(id.to_owned(), transacted);
     }
 
-    fn known(&self, draft: &Draft) -> Option<Known> {
+    pub(super) fn known(&self, draft: &Draft) -> Option<Known> {
         let name = (draft.topic.clone(), draft.id.clone());
         self.known.get(&name).filter(|known| known.expires > self.now).cloned()
     }
@@ -157,7 +157,7 @@ impl Model {
     }
 
     #[track_caller]
-    fn perform(
+    pub(super) fn perform(
         &mut self,
         draft: &Draft,
         judged: Judged,
@@ -215,7 +215,7 @@ impl Model {
     }
 
     /// A known request came again.
-    fn repeat(&mut self, draft: &Draft, known: &Known) {
+    pub(super) fn repeat(&mut self, draft: &Draft, known: &Known) {
         let name = (draft.topic.clone(), draft.id.clone());
         let reply_to = draft.reply_to.clone().expect("a request has a reply_to");
         let now = self.now;
@@ -306,7 +306,7 @@ impl Model {
         self.pass(&subscriptions, draft);
     }
 
-    fn pass(&mut self, subscriptions: &[SubscriptionId], draft: &Draft) {
+    pub(super) fn pass(&mut self, subscriptions: &[SubscriptionId], draft: &Draft) {
         let limit = self.rules.limits.subscription_max_messages;
         for id in subscriptions {
             let subscription = self.subscriptions.get_mut(id).expect("it was just resolved");
@@ -321,7 +321,7 @@ impl Model {
     }
 
     /// Puts a message into its queues.
-    fn store(&mut self, draft: &Draft, sequence: Sequence, targets: &[String]) {
+    pub(super) fn store(&mut self, draft: &Draft, sequence: Sequence, targets: &[String]) {
         let mut newcomers_go = Vec::new();
         for name in targets {
             if !self.make_room(name) {
@@ -384,11 +384,11 @@ impl Model {
         (bound.map(|(name, _)| name.clone()).collect(), subscribed.map(|(id, _)| *id).collect())
     }
 
-    fn strongest(&self, queues: &[String]) -> Durability {
+    pub(super) fn strongest(&self, queues: &[String]) -> Durability {
         queues.iter().map(|name| self.queue(name).settings.durability).max().unwrap_or(Durability::Memory)
     }
 
-    fn window_ms(&self, queues: &[String]) -> u64 {
+    pub(super) fn window_ms(&self, queues: &[String]) -> u64 {
         queues.iter().map(|name| self.queue(name).settings.dedup_window_ms).fold(120_000, u64::max)
     }
 }

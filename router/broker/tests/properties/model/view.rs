@@ -21,12 +21,12 @@ impl Model {
     #[track_caller]
     pub(crate) fn compare(&mut self, world: &World) {
         let stats = world.broker.queues();
-        let names: Vec<&str> =
-            stats.iter().map(|stats| &*stats.name).filter(|name| *name != "chaski.dlq").collect();
+        let names: Vec<&str> = stats.iter().map(|stats| &*stats.name).collect();
         assert_eq!(names, self.queues.keys().collect::<Vec<_>>());
-        for stats in stats.iter().filter(|stats| &*stats.name != "chaski.dlq") {
+        for stats in &stats {
             self.compare_queue(&stats.name, stats, world);
         }
+        self.compare_state(world);
         assert_eq!(world.broker.replies_late(), self.late, "late replies");
         let live: BTreeMap<Sequence, u64> = self
             .queues
