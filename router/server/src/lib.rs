@@ -19,6 +19,7 @@ mod session;
 mod shard;
 mod start;
 mod tls;
+mod trimming;
 mod upkeep;
 
 pub mod rules;
