@@ -19,7 +19,9 @@ pub use codes::{Code, Refusal};
 pub use limits::*;
 pub use message::{Head, HeadError, check_message_id};
 pub use token::{TokenError, check_token};
-pub use topic::{Pattern, TopicError, check_pattern, check_publish_topic, check_topic, pattern_matches};
+pub use topic::{
+    Pattern, TopicError, check_pattern, check_publish_topic, check_topic, pattern_matches, shown,
+};
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size};
 
 /// The ALPN name of this version of the protocol.
