@@ -9,7 +9,7 @@ mod views;
 
 use chaski_broker::{OperateError, Operation, Progress, QueueId};
 use chaski_protocol::admin::{AdminRequest, Count, Done};
-use chaski_protocol::{Code, Refusal};
+use chaski_protocol::{Code, Refusal, shown};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -42,12 +42,8 @@ pub(crate) async fn answer(
         R::QueuePurge { queue } => json(queues::purge(shard, &queue).await?),
         R::QueuePause { queue } => done(queues::once(shard, &queue, Operation::Pause).await?),
         R::QueueResume { queue } => done(queues::once(shard, &queue, Operation::Resume).await?),
-        R::QueueCancel { queue, id } => {
-            done(queues::once(shard, &queue, Operation::Cancel { id: id.into() }).await?)
-        }
-        R::QueueUnpark { queue, key } => {
-            done(queues::once(shard, &queue, Operation::Unpark { key: key.into() }).await?)
-        }
+        R::QueueCancel { queue, id } => done(queues::cancel(shard, &queue, &id).await?),
+        R::QueueUnpark { queue, key } => done(queues::unpark(shard, &queue, &key).await?),
         R::Peek { queue, after, limit } => json(messages::page(shard, &queue, after, limit).await?),
         R::DlqList => json(dead::list(shard).await?),
         R::DlqShow { queue, after, limit } => json(dead::show(shard, &queue, after, limit).await?),
@@ -85,7 +81,9 @@ async fn queue_id(shard: &Shard, name: &str) -> Result<QueueId, Refusal> {
     found.ok_or_else(|| unknown_queue(name))
 }
 
-fn unknown_queue(name: &str) -> Refusal {
+/// The sentence for a queue that isn't there.
+pub(crate) fn unknown_queue(name: &str) -> Refusal {
+    let name = shown(name);
     Refusal::new(
         Code::UnknownQueue,
         format!("there is no queue `{name}`; `chaski queue list` names them all"),
@@ -131,9 +129,7 @@ fn operate_refusal(name: &str, error: OperateError) -> Refusal {
     match error {
         OperateError::UnknownQueue => unknown_queue(name),
         OperateError::UnknownId => {
-            let detail = format!(
-                "queue `{name}` has nothing by that name: it is unknown, processed, or with a consumer now"
-            );
+            let detail = format!("what was named is no longer in queue `{name}`; look again and repeat");
             Refusal::new(Code::UnknownId, detail)
         }
         OperateError::NotAllowed => {

@@ -101,7 +101,7 @@ pub(super) async fn rollback(
             format!("there is no rules version {version}; `chaski rules history` lists those that are kept");
         Refusal::new(Code::UnknownId, detail)
     })?;
-    rules::apply(shard, &format!("rollback to {version}, {author}"), &document, drop_queues).await
+    rules::repeat(shard, &format!("rollback to {version}, {author}"), &document, drop_queues).await
 }
 
 /// Adds a queue to the document.

@@ -20,12 +20,42 @@ pub(crate) async fn apply(
     change(shard, author, drop_queues, |_| Ok(document.to_owned())).await
 }
 
-/// Makes a new version of what is in force now.
+/// Makes a new version with this document, also where it is the one in force: a rollback is always a version of its own, so
+/// that the history tells of it.
+pub(crate) async fn repeat(
+    shard: &Shard,
+    author: &str,
+    document: &str,
+    drop_queues: &[String],
+) -> Result<RulesChange, Refusal> {
+    make(shard, author, drop_queues, |_| Ok(document.to_owned()), Same::Again).await
+}
+
+/// Makes a new version of what is in force now, unless the edit changes nothing.
 pub(crate) async fn change(
     shard: &Shard,
     author: &str,
     drop_queues: &[String],
     edit: impl Fn(&Rules) -> Result<String, Refusal>,
+) -> Result<RulesChange, Refusal> {
+    make(shard, author, drop_queues, edit, Same::Kept).await
+}
+
+/// What becomes of the document that is in force already.
+#[derive(PartialEq, Eq)]
+enum Same {
+    /// Its version stays.
+    Kept,
+    /// It gets a new version.
+    Again,
+}
+
+async fn make(
+    shard: &Shard,
+    author: &str,
+    drop_queues: &[String],
+    edit: impl Fn(&Rules) -> Result<String, Refusal>,
+    same: Same,
 ) -> Result<RulesChange, Refusal> {
     for _ in 0..ATTEMPTS {
         let current = shard.inspect(|broker| broker.rules().clone()).await?;
@@ -36,7 +66,7 @@ pub(crate) async fn change(
             return Err(Refusal::new(Code::UnknownQueue, detail));
         }
         let document = edit(&current)?;
-        if document == current.document {
+        if document == current.document && same == Same::Kept {
             return Ok(RulesChange { version: current.version.0, changes: Vec::new() });
         }
         let checked =

@@ -1,7 +1,7 @@
 //! One connection: its streams are accepted and each gets a task; datagrams are publishes without a confirm.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use chaski_protocol::{Code, MAX_ADMIN_FRAME, Refusal, decode};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::identity::{Doorkeeper, Identity};
 use crate::message;
 use crate::session::frames::{Ended, FrameReader, answer, close, refuse};
 use crate::session::{consume, control, publish, subscribe};
@@ -65,12 +66,20 @@ pub(crate) struct Peer {
     pub(crate) connections: Connections,
     /// The client instance, once it said hello.
     pub(crate) client: watch::Sender<Option<u128>>,
+    pub(crate) doorkeeper: Doorkeeper,
+    /// Who the client is; known before `client` is.
+    pub(crate) identity: OnceLock<Identity>,
     /// Room for large admin calls.
     large: Arc<Semaphore>,
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(shard: Shard, connections: Connections, connection: Connection) {
+pub(crate) async fn serve(
+    shard: Shard,
+    connections: Connections,
+    doorkeeper: Doorkeeper,
+    connection: Connection,
+) {
     let id = ConnectionId(shard.next_id());
     connections.add(id, &connection);
     let peer = Arc::new(Peer {
@@ -79,6 +88,8 @@ pub(crate) async fn serve(shard: Shard, connections: Connections, connection: Co
         connection,
         connections: connections.clone(),
         client: watch::Sender::new(None),
+        doorkeeper,
+        identity: OnceLock::new(),
         large: Arc::new(Semaphore::new(LARGE_OPENS)),
     });
     let datagrams = tokio::spawn(datagrams(Arc::clone(&peer)));
@@ -145,8 +156,11 @@ async fn open(peer: &Arc<Peer>, send: &mut SendStream, mut frames: FrameReader, 
         return not_greeted();
     }
     match open {
-        Open::Hello { version, client, sdk } => {
-            control::serve(peer, send, frames, version, client, sdk).await
+        Open::Hello { version, client, sdk, token } => {
+            if let Err(refusal) = control::admit(peer, version, client, sdk, token) {
+                return Ended::Broken(refusal);
+            }
+            control::serve(peer, send, frames).await
         }
         Open::Publish => publish::serve(peer, send, frames).await,
         Open::Consume { queue, credit } => consume::serve(peer, send, frames, queue, credit).await,
@@ -170,7 +184,11 @@ async fn admin(peer: &Peer, send: &mut SendStream, request: &[u8]) -> Ended {
             return Ended::Finished;
         }
     };
-    let author = format!("client {}", peer.connection.remote_address());
+    let identity = peer.identity.get().unwrap_or(&Identity::Anybody);
+    let author = match identity {
+        Identity::Anybody => format!("{identity} {}", peer.connection.remote_address()),
+        known => format!("{known} at {}", peer.connection.remote_address()),
+    };
     match crate::admin::answer(&peer.shard, &peer.connections, &author, request).await {
         Ok(json) => {
             let json = serde_json::to_vec(&json).expect("JSON values can be written");

@@ -70,8 +70,7 @@ pub(crate) async fn serve(
         }
         Some(ConsumerEvent::Attached(Err(UnknownQueue))) => {
             let _ = peer.shard.send(Input::CloseConsumer { consumer, release: true }).await;
-            let detail = format!("there is no queue `{queue}`; `chaski queue list` names those there are");
-            refuse(send, &Refusal::new(Code::UnknownQueue, detail)).await;
+            refuse(send, &crate::admin::unknown_queue(queue)).await;
             Ended::Finished
         }
         _ => unreachable!("the first event of a consumer answers its attach"),
