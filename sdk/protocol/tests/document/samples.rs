@@ -134,9 +134,11 @@ fn opening() -> Vec<Sample> {
     vec![
         sample!(Open<'_>: Open::Hello { version: 1, client, sdk: "example 0.1.0" }),
         sample!(Open<'_>: Open::Publish),
-        sample!(Open<'_>: Open::Consume { queue: "billing", credit: 64 }),
-        sample!(Open<'_>: Open::Subscribe { pattern: "orders.*.>" }),
+        sample!(Open<'_>: Open::Consume { queue: "billing", credit: 64, filters: vec![] }),
+        sample!(Open<'_>: Open::Consume { queue: "billing", credit: 64, filters: vec!["eu-only", "big"] }),
+        sample!(Open<'_>: Open::Subscribe { pattern: "orders.*.>", filters: vec!["eu-only"] }),
         sample!(Open<'_>: Open::Admin, [Part::Json(r#"{"verb":"queue_pause","queue":"billing"}"#)]),
+        sample!(Open<'_>: Open::Upload { bytes: 251 }),
         sample!(Opening<'_>: welcome),
         sample!(Opening<'_>: Opening::Opened),
         sample!(Opening<'_>: Opening::Consuming { ack_wait_ms: 30_000 }),
