@@ -80,6 +80,14 @@ impl Context {
 
     /// One administrative call on a connection of its own.
     pub(crate) async fn admin<T: DeserializeOwned>(&self, request: AdminRequest) -> anyhow::Result<T> {
+        self.calling(async |client| ask(client, request).await).await
+    }
+
+    /// Administrative calls on a connection of their own.
+    pub(crate) async fn calling<T>(
+        &self,
+        calls: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let client = self.connect().await?;
         let waiting = async {
             tokio::time::sleep(QUIET).await;
@@ -90,7 +98,7 @@ impl Context {
             drop(spinner);
         };
         let answer = tokio::select! {
-            answer = ask(&client, request) => answer,
+            answer = calls(&client) => answer,
             () = waiting => unreachable!("it waits for ever"),
         };
         client.close().await;

@@ -25,6 +25,6 @@ pub(crate) struct Args {
 
 /// Answers until it is told to stop.
 pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
-    let flow = Flow { count: None, timeout: None, credit: args.credit };
+    let flow = Flow { count: None, timeout: None, credit: args.credit, filters: Vec::new() };
     consume::serve(&args.queue, Task::Respond(args.exec.clone()), flow, context).await
 }

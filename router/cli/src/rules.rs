@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use chaski_client::AdminError;
 use chaski_protocol::Code;
 use chaski_protocol::admin::{AdminRequest, RulesChange, RulesCheck, RulesDiff, RulesEntry, RulesView};
+use chaski_server::rules::{self, ModuleSource, ModuleSpec};
 use clap::Subcommand;
 
 use crate::context::Context;
@@ -35,6 +36,8 @@ enum Verb {
         file: PathBuf,
     },
     /// Puts a document into force
+    ///
+    /// Module files that it names are read here, relative to the document, and sent along.
     #[command(after_help = "Example:\n  chaski rules apply rules.toml --drop-queue old-billing")]
     Apply {
         /// The document (`-` for stdin)
@@ -42,6 +45,9 @@ enum Verb {
         /// A queue that may vanish with messages in it; may be given again
         #[arg(long, value_name = "Q")]
         drop_queue: Vec<String>,
+        /// A module that may vanish with its state, or whose state is emptied where it stays; may be given again
+        #[arg(long, value_name = "M")]
+        drop_state: Vec<String>,
     },
     /// The document in force
     #[command(after_help = "Example:\n  chaski rules show > rules.toml")]
@@ -60,6 +66,9 @@ enum Verb {
         /// A queue that may vanish with messages in it; may be given again
         #[arg(long, value_name = "Q")]
         drop_queue: Vec<String>,
+        /// A module that may vanish with its state, or whose state is emptied where it stays; may be given again
+        #[arg(long, value_name = "M")]
+        drop_state: Vec<String>,
     },
 }
 
@@ -68,8 +77,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     match args.verb.clone() {
         Verb::Check { file } => check(&file, context).await,
         Verb::Diff { file } => {
-            let document = read(&file).await?;
-            let diff: RulesDiff = ask(&file, AdminRequest::RulesDiff { document }, context).await?;
+            let request = |document, files| AdminRequest::RulesDiff { document, files };
+            let diff: RulesDiff = ask(&file, request, context).await?;
             if context.json {
                 return out::json(&diff);
             }
@@ -78,9 +87,9 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
             }
             out::text(diff.changes.join("\n"))
         }
-        Verb::Apply { file, drop_queue } => {
-            let document = read(&file).await?;
-            let request = AdminRequest::RulesApply { document, drop_queues: drop_queue };
+        Verb::Apply { file, drop_queue: drop_queues, drop_state: drop_states } => {
+            let request =
+                |document, files| AdminRequest::RulesApply { document, files, drop_queues, drop_states };
             print_change(&ask(&file, request, context).await?, context)
         }
         Verb::Show => {
@@ -99,8 +108,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
             let entries: Vec<RulesEntry> = context.admin(AdminRequest::RulesHistory).await?;
             if context.json { entries.iter().try_for_each(out::json) } else { out::text(history(&entries)) }
         }
-        Verb::Rollback { version, drop_queue } => {
-            let request = AdminRequest::RulesRollback { version, drop_queues: drop_queue };
+        Verb::Rollback { version, drop_queue: drop_queues, drop_state: drop_states } => {
+            let request = AdminRequest::RulesRollback { version, drop_queues, drop_states };
             print_change(&context.admin(request).await?, context)
         }
     }
@@ -110,12 +119,26 @@ async fn check(file: &Path, context: &Context) -> anyhow::Result<()> {
     let document = read(file).await?;
     let checked = chaski_server::rules::check(&document)
         .map_err(|errors| fail(Code::RulesInvalid, wrong(&name(file), &errors.to_string())))?;
+    modules_exist(file, &document, &checked.modules)?;
     let check = RulesCheck { queues: checked.rules.queues.len() as u64, notes: checked.notes };
     if context.json {
         return out::json(&check);
     }
     check.notes.iter().for_each(|note| out::note(format!("note: {note}")));
     out::text(format!("{} is right: {}", name(file), human::count(check.queues, "queue")))
+}
+
+/// Module files that can't be read, each with the line that names it.
+fn modules_exist(file: &Path, document: &str, modules: &[ModuleSpec]) -> anyhow::Result<()> {
+    let mut errors = Vec::new();
+    for ModuleSpec { name: module, source, .. } in modules {
+        let ModuleSource::File(path) = source else { continue };
+        if let Err(error) = std::fs::File::open(directory(file).join(path)) {
+            let line = rules::place(document, &["module", module, "file"]);
+            errors.push(format!("{}:{line}: the module file {path} cannot be read: {error}", name(file)));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(fail(Code::RulesInvalid, errors.join("\n"))) }
 }
 
 /// A document is far smaller than a payload may be, so the same bound does.
@@ -125,18 +148,28 @@ async fn read(file: &Path) -> anyhow::Result<String> {
         .map_err(|_| fail(Code::RulesInvalid, format!("{} is no UTF-8 text", name(file))))
 }
 
-/// A call about a file; what the router finds wrong in it is said with the file's name.
+/// A call about a document, with the module files that it names; what the router finds wrong in it is said with the file's name.
 async fn ask<T: serde::de::DeserializeOwned>(
     file: &Path,
-    request: AdminRequest,
+    request: impl FnOnce(String, Vec<(String, String)>) -> AdminRequest,
     context: &Context,
 ) -> anyhow::Result<T> {
-    context.admin(request).await.map_err(|error| match error.downcast_ref() {
+    let document = read(file).await?;
+    let answer = context.calling(async |client| {
+        let files = client.admin().upload_files(&document, directory(file)).await?;
+        crate::context::ask(client, request(document, files)).await
+    });
+    answer.await.map_err(|error| match error.downcast_ref() {
         Some(AdminError::Refused(refusal)) if refusal.code == Code::RulesInvalid => {
             fail(Code::RulesInvalid, wrong(&name(file), &refusal.detail))
         }
         _ => error,
     })
+}
+
+/// Where relative paths of a document begin.
+fn directory(file: &Path) -> &Path {
+    file.parent().filter(|_| file != Path::new("-")).unwrap_or(Path::new(""))
 }
 
 /// What is wrong with a file, each error as `NAME:LINE:COLUMN: …`. One is the sentence itself; several stand below their count.
@@ -205,6 +238,27 @@ mod tests {
             r.toml:3:1: this
             r.toml: queue `q` is not empty"#]]
         .assert_eq(&wrong("r.toml", "line 3, column 1: this\nqueue `q` is not empty"));
+    }
+
+    #[test]
+    fn a_module_file_that_is_missing_is_named_with_its_line() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("there.wasm"), b"").expect("a file");
+        let document =
+            "[module.a]\nfile = \"there.wasm\"\n[module.b]\non_error = \"pass\"\nfile = \"gone.wasm\"\n";
+        let modules = rules::check(document).expect("a document").modules;
+        let file = directory.path().join("r.toml");
+        let error = modules_exist(&file, document, &modules).expect_err("one is missing").to_string();
+        assert!(error.contains("r.toml:5: the module file gone.wasm cannot be read: "), "{error}");
+        assert!(!error.contains("there.wasm"), "{error}");
+    }
+
+    #[test]
+    fn relative_paths_begin_at_the_document() {
+        let of = |file: &str| directory(Path::new(file)).join("m.wasm");
+        assert_eq!(of("-"), Path::new("m.wasm"));
+        assert_eq!(of("r.toml"), Path::new("m.wasm"));
+        assert_eq!(of("a/r.toml"), Path::new("a/m.wasm"));
     }
 
     #[test]

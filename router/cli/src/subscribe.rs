@@ -25,13 +25,20 @@ pub(crate) struct Args {
     /// Stop once nothing has come for so long
     #[arg(long, value_name = "D", value_parser = args::duration)]
     timeout: Option<Duration>,
+    /// Show only what a filter of the rules lets pass; may be given again, and then all judge, in this order
+    #[arg(long = "filter", value_name = "M")]
+    filters: Vec<String>,
 }
 
 /// Listens until it is told to stop, or nothing comes.
 pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     stop::with(async |mut stop| {
         let client = context.connect().await?;
-        let mut subscription = client.subscribe(&args.pattern).await?;
+        let subscribe = args
+            .filters
+            .iter()
+            .fold(client.subscribe(&args.pattern), |subscribe, name| subscribe.filter(name));
+        let mut subscription = subscribe.await?;
         out::note(format!("listening to {}", args.pattern));
         let mut quiet_since = Instant::now();
         let mut dropped = 0;

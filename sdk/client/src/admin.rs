@@ -1,11 +1,14 @@
 //! Administrative calls: one typed method for each verb, one stream each.
 
+mod modules;
+
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use chaski_protocol::admin::{
-    AdminRequest, Count, DeadView, Done, MessageView, QueueView, RulesChange, RulesCheck, RulesDiff,
-    RulesEntry, RulesView, Status,
+    AdminRequest, Count, DeadView, Done, MessageView, ModuleDeployed, ModuleVersionView, ModuleView,
+    QueueView, RulesChange, RulesCheck, RulesDiff, RulesEntry, RulesView, StateEntryView, Status,
 };
 use chaski_protocol::frames::{Open, Opening};
 use chaski_protocol::{MAX_ADMIN_FRAME, decode};
@@ -15,7 +18,9 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::error::AdminError;
 use crate::frames::{self, Ended};
-use crate::link::NoLink;
+use crate::link::{Link, NoLink};
+
+pub use modules::{Deploy, Shadow, Trace};
 
 /// Administrative calls of a client. A call that was sent when the connection broke is not sent again: it may have been done.
 ///
@@ -75,13 +80,27 @@ verbs! {
     dlq_purge(queue: impl Into<String> => queue.into()) -> Count = DlqPurge;
     /// Checks a rules document (TOML); nothing changes.
     rules_check(document: impl Into<String> => document.into()) -> RulesCheck = RulesCheck;
-    /// What a rules document would change.
-    rules_diff(document: impl Into<String> => document.into()) -> RulesDiff = RulesDiff;
-    /// Applies a rules document. A queue that vanishes with messages in it must be named in `drop_queues`.
-    rules_apply(document: impl Into<String> => document.into(), drop_queues: Vec<String> => drop_queues)
-        -> RulesChange = RulesApply;
+    /// What a rules document would change. `files` is what [`upload_files`](Admin::upload_files) answers of it.
+    rules_diff(document: impl Into<String> => document.into(), files: Vec<(String, String)> => files) -> RulesDiff = RulesDiff;
+    /// Applies a rules document. `files` is what [`upload_files`](Admin::upload_files) answers of it. A queue that vanishes with messages
+    /// in it must be named in `drop_queues`, a module that vanishes with its state in `drop_states`.
+    rules_apply(document: impl Into<String> => document.into(), files: Vec<(String, String)> => files,
+        drop_queues: Vec<String> => drop_queues, drop_states: Vec<String> => drop_states) -> RulesChange = RulesApply;
     /// A new version equal to an earlier one.
-    rules_rollback(version: u64 => version, drop_queues: Vec<String> => drop_queues) -> RulesChange = RulesRollback;
+    rules_rollback(version: u64 => version, drop_queues: Vec<String> => drop_queues, drop_states: Vec<String> => drop_states)
+        -> RulesChange = RulesRollback;
+    /// A module by name.
+    module_show(name: impl Into<String> => name.into()) -> ModuleView = ModuleShow;
+    /// The versions that a module had, the newest first.
+    module_history(name: impl Into<String> => name.into()) -> Vec<ModuleVersionView> = ModuleHistory;
+    /// Brings a module's version before the current one back, as a new rules version.
+    module_rollback(name: impl Into<String> => name.into()) -> ModuleDeployed = ModuleRollback;
+    /// Makes a module's shadow the live one, as a new rules version.
+    module_promote(name: impl Into<String> => name.into()) -> ModuleDeployed = ModulePromote;
+    /// A page of a module's state: one key, or those after a key, 1,000 at most. Keys that are no UTF-8 are written `base64:` and
+    /// their base64.
+    module_state(name: impl Into<String> => name.into(), key: Option<String> => key, after: Option<String> => after,
+        limit: u32 => limit) -> Vec<StateEntryView> = ModuleState;
 }
 
 impl Admin {
@@ -127,32 +146,50 @@ impl Admin {
         self.call(AdminRequest::RulesHistory).await
     }
 
+    /// Every module of the rules by name.
+    pub async fn module_list(&self) -> Result<Vec<ModuleView>, AdminError> {
+        self.call(AdminRequest::ModuleList).await
+    }
+
     /// Any request; the answer as it is.
     pub async fn raw(&self, request: AdminRequest) -> Result<Value, AdminError> {
         self.call(request).await
     }
 
     async fn call<T: DeserializeOwned>(&self, request: AdminRequest) -> Result<T, AdminError> {
-        let link = self.client.shared().patient_link().await.map_err(|error| match error {
-            NoLink::Timeout => AdminError::Unreachable("the router cannot be reached".to_owned()),
-            NoLink::Closed => AdminError::Closed,
-        })?;
+        let link = self.link().await?;
         let json = serde_json::to_vec(&request).expect("requests are plain data");
         let opened = frames::open(&link.connection, &Open::Admin, &json, MAX_ADMIN_FRAME).await;
-        let (mut send, _reader, first) = opened.map_err(|ended| match ended {
-            Ended::Refused(refusal) => AdminError::Refused(refusal),
-            Ended::Broken(detail) => AdminError::BadAnswer(detail),
-            Ended::Lost => AdminError::Unreachable(
-                "the connection was lost before the answer came; look whether the change was made".to_owned(),
-            ),
-        })?;
+        let (mut send, _reader, first) = opened.map_err(unanswered)?;
         // The answer is here already.
         let _ = send.finish();
-        match decode::<Opening<'_>>(&first) {
-            Ok((Opening::Answer, length)) => serde_json::from_slice(&first[length..])
-                .map_err(|error| AdminError::BadAnswer(error.to_string())),
-            other => Err(AdminError::BadAnswer(format!("{other:?} is no answer to Admin"))),
+        answer(&first)
+    }
+
+    async fn link(&self) -> Result<Arc<Link>, AdminError> {
+        self.client.shared().patient_link().await.map_err(|error| match error {
+            NoLink::Timeout => AdminError::Unreachable("the router cannot be reached".to_owned()),
+            NoLink::Closed => AdminError::Closed,
+        })
+    }
+}
+
+fn unanswered(ended: Ended) -> AdminError {
+    match ended {
+        Ended::Refused(refusal) => AdminError::Refused(refusal),
+        Ended::Broken(detail) => AdminError::BadAnswer(detail),
+        Ended::Lost => AdminError::Unreachable(
+            "the connection was lost before the answer came; look whether the change was made".to_owned(),
+        ),
+    }
+}
+
+fn answer<T: DeserializeOwned>(frame: &[u8]) -> Result<T, AdminError> {
+    match decode::<Opening<'_>>(frame) {
+        Ok((Opening::Answer, length)) => {
+            serde_json::from_slice(&frame[length..]).map_err(|error| AdminError::BadAnswer(error.to_string()))
         }
+        other => Err(AdminError::BadAnswer(format!("{other:?} is no answer here"))),
     }
 }
 

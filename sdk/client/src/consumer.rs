@@ -26,19 +26,27 @@ use crate::message::Message;
 pub struct Consume {
     client: Client,
     queue: String,
+    filters: Vec<String>,
     credit: u32,
 }
 
 impl Consume {
     pub(crate) fn new(client: Client, queue: String) -> Consume {
         let credit = client.shared().options.credit;
-        Consume { client, queue, credit }
+        Consume { client, queue, filters: Vec::new(), credit }
     }
 
     /// Deliveries in flight at most, 1 to 16,384: those that lie in the SDK's buffer and those that the application has not
     /// settled. 64 by default.
     pub fn credit(mut self, credit: u32) -> Consume {
         self.credit = credit.clamp(1, MAX_CREDIT);
+        self
+    }
+
+    /// A filter of the rules, by name, that judges before delivery, behind those named before. What it drops is acked and counted,
+    /// what it rejects becomes a dead letter.
+    pub fn filter(mut self, name: impl Into<String>) -> Consume {
+        self.filters.push(name.into());
         self
     }
 }
@@ -49,9 +57,9 @@ impl IntoFuture for Consume {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Consume { client, queue, credit } = self;
+            let Consume { client, queue, filters, credit } = self;
             let shared = Arc::clone(client.shared());
-            let state = Arc::new(ConsumerState::new(queue, credit));
+            let state = Arc::new(ConsumerState::new(queue, filters, credit));
             let opened = tokio::time::timeout(shared.options.patience, open_first(&shared, &state));
             let opened = opened.await.unwrap_or(Err(ConsumeError::Unreachable))?;
             {
@@ -140,7 +148,8 @@ struct Opened {
 }
 
 async fn open_on(link: Arc<Link>, state: &ConsumerState) -> Result<Opened, Ended> {
-    let open = Open::Consume { queue: state.queue(), credit: state.credit() };
+    let filters = state.filters().iter().map(String::as_str).collect();
+    let open = Open::Consume { queue: state.queue(), credit: state.credit(), filters };
     let (send, reader, first) = frames::open(&link.connection, &open, &[], MAX_MESSAGE_FRAME).await?;
     match decode::<Opening<'_>>(&first)?.0 {
         Opening::Consuming { ack_wait_ms } => Ok(Opened { link, send, reader, ack_wait_ms }),

@@ -191,6 +191,14 @@ pub enum AdminError {
     /// There was no connection, or it was lost before the answer came: a change may or may not have been made.
     #[error("{0}")]
     Unreachable(String),
+    /// A module's file that the document names can't be read.
+    #[error("the module file {} cannot be read: {reason}", .file.display())]
+    File {
+        /// The file.
+        file: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The answer is not what this version of the SDK expects.
     #[error("the router's answer was not understood: {0}; are router and client of one version?")]
     BadAnswer(String),
@@ -261,6 +269,7 @@ codes! {
     }
     AdminError {
         AdminError::Unreachable(_) => Code::Unreachable,
+        AdminError::File { .. } => Code::RulesInvalid,
         AdminError::BadAnswer(_) => Code::BadVersion,
         AdminError::Closed => Code::NotAllowed,
     }

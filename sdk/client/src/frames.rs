@@ -94,6 +94,27 @@ pub(crate) async fn open(
     Ok((send, reader, first))
 }
 
+/// Opens a stream, sends raw bytes behind the first frame, ends the sending side, and reads the router's one answer.
+pub(crate) async fn upload(
+    connection: &Connection,
+    open: &Open<'_>,
+    raw: Bytes,
+    limit: u32,
+) -> Result<Bytes, Ended> {
+    let (mut send, recv) = connection.open_bi().await?;
+    let mut out = Vec::with_capacity(64);
+    encode_frame(open, &[], &mut out);
+    // A router that refuses stops reading early, and says why all the same.
+    if send.write_all_chunks(&mut [out.into(), raw]).await.is_ok() {
+        let _ = send.finish();
+    }
+    let first = FrameReader::new(recv, limit).next().await?;
+    if let (Opening::Refused(refused), _) = decode::<Opening<'_>>(&first)? {
+        return Err(Ended::Refused(refused.to_refusal()));
+    }
+    Ok(first)
+}
+
 /// The refusal of a code on the wire; without a sentence of the router's, the code's own.
 pub(crate) fn refusal(code: u32, detail: &str) -> Refusal {
     let refusal = Refused { code, detail }.to_refusal();

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::link::Shared;
 use crate::message::Message;
-use crate::subscription::Feed;
+use crate::subscription::{Feed, What};
 
 /// Replies on their way to those who wait.
 const BUFFER: usize = 1024;
@@ -41,7 +41,7 @@ impl Inbox {
             let (messages, arrived) = mpsc::channel(BUFFER);
             let feed = Feed {
                 shared: Arc::clone(shared),
-                pattern: format!("{}>", inbox_prefix(shared.client_id)),
+                what: What { pattern: format!("{}>", inbox_prefix(shared.client_id)), filters: Vec::new() },
                 messages,
                 dropped: Arc::default(),
                 stands: inbox.stands.clone(),

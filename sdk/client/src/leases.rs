@@ -43,6 +43,7 @@ impl Parcel {
 /// Shared by the consumer, its deliveries and its task.
 pub(crate) struct ConsumerState {
     queue: String,
+    filters: Vec<String>,
     leases: Mutex<Leases>,
     /// Something to write, or the end.
     output: Notify,
@@ -77,7 +78,7 @@ struct Leases {
 }
 
 impl ConsumerState {
-    pub(crate) fn new(queue: String, credit: u32) -> ConsumerState {
+    pub(crate) fn new(queue: String, filters: Vec<String>, credit: u32) -> ConsumerState {
         let leases = Leases {
             credit,
             epoch: 0,
@@ -97,7 +98,13 @@ impl ConsumerState {
             released_at: 0,
             ack_wait_ms: 0,
         };
-        ConsumerState { queue, leases: Mutex::new(leases), output: Notify::new(), closing: Notify::new() }
+        ConsumerState {
+            queue,
+            filters,
+            leases: Mutex::new(leases),
+            output: Notify::new(),
+            closing: Notify::new(),
+        }
     }
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
@@ -106,6 +113,11 @@ impl ConsumerState {
 
     pub(crate) fn queue(&self) -> &str {
         &self.queue
+    }
+
+    /// Filters of the rules that judge before delivery.
+    pub(crate) fn filters(&self) -> &[String] {
+        &self.filters
     }
 
     pub(crate) fn credit(&self) -> u32 {

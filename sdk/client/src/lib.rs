@@ -50,14 +50,15 @@
 //! tx.ack(delivery).publish(Message::json("billed", &total)?);
 //! tx.commit().await?;
 //!
-//! let mut news = client.subscribe("orders.>").await?;
+//! let mut news = client.subscribe("orders.>").filter("eu-only").await?;
 //! while let Some(message) = news.next().await {
 //!     println!("{}, after {} that were dropped", message.topic(), news.dropped());
 //! }
 //! # let seen = MemorySeen::new(1000);
 //! orders.once(seen, 16, async |delivery| bill(delivery).await).await?; // an idempotent consumer
 //! client.publish_datagram(Message::new("ticks", "1"))?; // at most once
-//! client.admin().queue_list().await?; // every command of the CLI has its method here
+//! # let wasm: Vec<u8> = Vec::new();
+//! client.admin().deploy("eu-only", wasm).await?; // every command of the CLI has its method here
 //! # Ok(())
 //! # }
 //! ```
@@ -86,7 +87,7 @@ mod tls;
 mod transaction;
 mod transport;
 
-pub use admin::{Admin, Redrive};
+pub use admin::{Admin, Deploy, Redrive, Shadow, Trace};
 pub use client::Client;
 pub use consumer::{Consume, Consumer};
 pub use delivery::{Delivery, Retry, Settling};
@@ -99,7 +100,7 @@ pub use once::{MemorySeen, Seen};
 pub use options::ClientBuilder;
 pub use publisher::{PublishPipelined, Published};
 pub use request::Request;
-pub use subscription::Subscription;
+pub use subscription::{Subscribe, Subscription};
 pub use transaction::{Transaction, TransactionError};
 
 /// Requests and answers of administrative calls.

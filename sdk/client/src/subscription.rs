@@ -1,6 +1,7 @@
 //! A subscription: what passes on a pattern while it stands, opened again after a lost connection. Nothing is kept for it while
 //! there is none.
 
+use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,25 +54,61 @@ impl Stream for Subscription {
 }
 
 impl Client {
-    /// Subscribes to a pattern: `*` is one token, a final `>` one or more. It stands when this returns.
-    pub async fn subscribe(&self, pattern: impl Into<String>) -> Result<Subscription, SubscribeError> {
-        let pattern = pattern.into();
-        let shared = Arc::clone(self.shared());
-        let opened = tokio::time::timeout(shared.options.patience, open_first(&shared, &pattern));
-        let opened = opened.await.unwrap_or(Err(SubscribeError::Unreachable))?;
-        let (sender, messages) = mpsc::channel(BUFFER);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let (stands, _) = watch::channel(0);
-        let feed = Feed { shared, pattern, messages: sender, dropped: Arc::clone(&dropped), stands };
-        tokio::spawn(feed.run(Some(opened)));
-        Ok(Subscription { _client: self.clone(), messages, dropped })
+    /// Subscribes to a pattern: `*` is one token, a final `>` one or more. `.await` gives a stream of messages, after settings such as
+    /// [`filter`](Subscribe::filter); it stands by then.
+    pub fn subscribe(&self, pattern: impl Into<String>) -> Subscribe {
+        Subscribe { client: self.clone(), what: What { pattern: pattern.into(), filters: Vec::new() } }
     }
+}
+
+/// A subscription about to begin: `.await` it.
+#[must_use = "a subscription begins when it is awaited"]
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    client: Client,
+    what: What,
+}
+
+impl Subscribe {
+    /// A filter of the rules, by name, that judges before anything is passed, behind those named before. What it drops or rejects is
+    /// not passed.
+    pub fn filter(mut self, name: impl Into<String>) -> Subscribe {
+        self.what.filters.push(name.into());
+        self
+    }
+}
+
+impl IntoFuture for Subscribe {
+    type Output = Result<Subscription, SubscribeError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Subscribe { client, what } = self;
+            let shared = Arc::clone(client.shared());
+            let opened = tokio::time::timeout(shared.options.patience, open_first(&shared, &what));
+            let opened = opened.await.unwrap_or(Err(SubscribeError::Unreachable))?;
+            let (sender, messages) = mpsc::channel(BUFFER);
+            let dropped = Arc::new(AtomicU64::new(0));
+            let (stands, _) = watch::channel(0);
+            let feed = Feed { shared, what, messages: sender, dropped: Arc::clone(&dropped), stands };
+            tokio::spawn(feed.run(Some(opened)));
+            Ok(Subscription { _client: client, messages, dropped })
+        })
+    }
+}
+
+/// What a subscription asks for, again after each reconnect.
+#[derive(Clone, Debug)]
+pub(crate) struct What {
+    pub(crate) pattern: String,
+    pub(crate) filters: Vec<String>,
 }
 
 /// The task behind a subscription.
 pub(crate) struct Feed {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) pattern: String,
+    pub(crate) what: What,
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) dropped: Arc<AtomicU64>,
     /// How often it was opened.
@@ -86,8 +123,9 @@ pub(crate) struct Opened {
     reader: FrameReader,
 }
 
-async fn open_on(link: Arc<Link>, pattern: &str) -> Result<Opened, Ended> {
-    let open = Open::Subscribe { pattern };
+async fn open_on(link: Arc<Link>, what: &What) -> Result<Opened, Ended> {
+    let filters = what.filters.iter().map(String::as_str).collect();
+    let open = Open::Subscribe { pattern: &what.pattern, filters };
     let (send, reader, first) = frames::open(&link.connection, &open, &[], MAX_MESSAGE_FRAME).await?;
     match decode::<Opening<'_>>(&first)?.0 {
         Opening::Opened => Ok(Opened { link, _send: send, reader }),
@@ -95,14 +133,14 @@ async fn open_on(link: Arc<Link>, pattern: &str) -> Result<Opened, Ended> {
     }
 }
 
-async fn open_first(shared: &Shared, pattern: &str) -> Result<Opened, SubscribeError> {
+async fn open_first(shared: &Shared, what: &What) -> Result<Opened, SubscribeError> {
     let mut attempt = 0;
     loop {
         let link = shared.patient_link().await.map_err(|error| match error {
             NoLink::Timeout => SubscribeError::Unreachable,
             NoLink::Closed => SubscribeError::Closed,
         })?;
-        match open_on(Arc::clone(&link), pattern).await {
+        match open_on(Arc::clone(&link), what).await {
             Ok(opened) => return Ok(opened),
             Err(ended) => recover(shared, &link, ended, attempt).await.map_err(SubscribeError::Refused)?,
         }
@@ -119,11 +157,11 @@ impl Feed {
                 Some(opened) => opened,
                 None => {
                     let Some(link) = self.shared.link().await else { return };
-                    match open_on(Arc::clone(&link), &self.pattern).await {
+                    match open_on(Arc::clone(&link), &self.what).await {
                         Ok(opened) => opened,
                         Err(ended) => {
                             if let Err(refusal) = recover(&self.shared, &link, ended, attempt).await {
-                                tracing::warn!(pattern = %self.pattern, %refusal, "a subscription was not opened again");
+                                tracing::warn!(pattern = %self.what.pattern, %refusal, "a subscription was not opened again");
                                 return;
                             }
                             attempt += 1;

@@ -1,8 +1,12 @@
 //! Administrative calls: one request, one answer, both JSON. Times are RFC 3339, durations and sizes whole numbers.
 
+mod modules;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use modules::*;
 
 /// What an operator or a tool asks. The answer's type stands beside each; `Done` where nothing is named.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,13 +115,19 @@ pub enum AdminRequest {
     RulesDiff {
         /// TOML.
         document: String,
+        /// Module files: the path as the document has it, and the digest of what was uploaded.
+        files: Vec<(String, String)>,
     },
     /// Applies a document: [`RulesChange`].
     RulesApply {
         /// TOML.
         document: String,
+        /// Module files: the path as the document has it, and the digest of what was uploaded.
+        files: Vec<(String, String)>,
         /// Queues that may vanish with messages in them.
         drop_queues: Vec<String>,
+        /// Modules whose state may vanish with them; of those that stay, the state is emptied.
+        drop_states: Vec<String>,
     },
     /// The current document: [`RulesView`].
     RulesShow,
@@ -129,6 +139,86 @@ pub enum AdminRequest {
         version: u64,
         /// Queues that may vanish with messages in them.
         drop_queues: Vec<String>,
+        /// As in `RulesApply`.
+        drop_states: Vec<String>,
+    },
+    /// Gives a module a binary that was uploaded (a new rules version): [`ModuleDeployed`].
+    ModuleDeploy {
+        /// Its name in the rules; none: the one that the module says of itself. A new name makes a new `[module]`.
+        name: Option<String>,
+        /// The binary's digest.
+        digest: String,
+        /// An Ed25519 signature over the binary, base64.
+        signature: Option<String>,
+        /// What it is given, in the place of what the rules have; none: that stays.
+        params: Option<serde_json::Map<String, serde_json::Value>>,
+        /// Even if this version rolled itself back before.
+        force: bool,
+    },
+    /// `Vec<ModuleView>`: every module of the rules by name.
+    ModuleList,
+    /// [`ModuleView`].
+    ModuleShow {
+        /// The module.
+        name: String,
+    },
+    /// `Vec<ModuleVersionView>`: its versions, the newest first.
+    ModuleHistory {
+        /// The module.
+        name: String,
+    },
+    /// Brings the version before the current one back (a new rules version): [`ModuleDeployed`].
+    ModuleRollback {
+        /// The module.
+        name: String,
+    },
+    /// Runs an uploaded binary beside the live one, without any effect: [`ModuleView`].
+    ModuleShadow {
+        /// The module.
+        name: String,
+        /// The binary's digest.
+        digest: String,
+        /// An Ed25519 signature over the binary, base64.
+        signature: Option<String>,
+        /// How long, in milliseconds; none: until it is promoted or another takes its place.
+        for_ms: Option<u64>,
+    },
+    /// Makes the shadow the live one (a new rules version): [`ModuleDeployed`].
+    ModulePromote {
+        /// The module.
+        name: String,
+    },
+    /// `Vec<StateEntryView>`: a page of a module's state, by key.
+    ModuleState {
+        /// The module.
+        name: String,
+        /// Only this key. Keys that are not UTF-8 are written `base64:` and their base64.
+        key: Option<String>,
+        /// From the entry after this key, written as `key`.
+        after: Option<String>,
+        /// At most so many (1,000).
+        limit: u32,
+    },
+    /// What becomes of a message, and why: [`TraceView`].
+    Trace {
+        /// Its topic.
+        topic: String,
+        /// Its id; none: one is drawn.
+        id: Option<String>,
+        /// Its key.
+        key: Option<String>,
+        /// Its headers.
+        headers: Vec<(String, String)>,
+        /// Its payload, base64.
+        payload: String,
+        /// Its priority.
+        priority: Option<u8>,
+        /// Its ttl in milliseconds.
+        ttl_ms: Option<u64>,
+        /// Where a reply is to go.
+        reply_to: Option<String>,
+        /// Publish it for real. Otherwise nothing is stored, delivered or written.
+        publish: bool,
     },
 }
 

@@ -30,14 +30,23 @@ pub enum Open<'a> {
         queue: &'a str,
         /// Deliveries in flight at most.
         credit: u32,
+        /// Filters of the rules that judge before delivery, in this order, at most `MAX_FILTERS`.
+        filters: Vec<&'a str>,
     },
     /// A subscription: [`Passed`] frames until the client finishes its side.
     Subscribe {
         /// The pattern; below `$` only `$chaski.>` and the client's own `$inbox.<id>.>`.
         pattern: &'a str,
+        /// Filters of the rules that judge before anything is passed, in this order, at most `MAX_FILTERS`.
+        filters: Vec<&'a str>,
     },
     /// One administrative call: the rest of the frame is the JSON of an [`AdminRequest`](crate::admin::AdminRequest).
     Admin,
+    /// A module's binary: its bytes follow raw, without frames, until the client finishes its side.
+    Upload {
+        /// How many bytes follow, at most `MAX_MODULE`.
+        bytes: u64,
+    },
 }
 
 /// The router's first frame on each stream.
@@ -61,7 +70,7 @@ pub enum Opening<'a> {
         /// The length of a lease; extend within a third of it.
         ack_wait_ms: u64,
     },
-    /// To `Admin`: the rest of the frame is the JSON answer.
+    /// To `Admin`, and to `Upload` once all is there: the rest of the frame is the JSON answer.
     Answer,
     /// To anything: the stream ends.
     Refused(Refused<'a>),

@@ -75,6 +75,12 @@ pub const MAX_IN_FLIGHT: u32 = 65_536;
 /// The longest list of messages in one admin answer.
 pub const MAX_PAGE: u32 = 1000;
 
+/// The greatest `max_size` of a module's binary in bytes that the rules may ask for; it is compiled and held whole.
+pub const MAX_MODULE: u64 = 64 << 20;
+
+/// Filters that one consumer or subscription names.
+pub const MAX_FILTERS: usize = 64;
+
 /// The least dedup window in milliseconds (DESIGN section 3).
 pub const MIN_DEDUP_WINDOW_MS: u64 = 120_000;
 

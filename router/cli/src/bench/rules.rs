@@ -32,13 +32,13 @@ impl Added {
                 writeln!(extended, "{key} = {value}")?;
             }
         }
-        client.admin().rules_apply(&extended, Vec::new()).await?;
+        client.admin().rules_apply(&extended, Vec::new(), Vec::new(), Vec::new()).await?;
         Ok(Added { document, names: queues.iter().map(|(name, _)| name.clone()).collect() })
     }
 
     /// Puts the rules back as they were; the queues go with their messages.
     pub(crate) async fn remove(self, client: &Client) -> anyhow::Result<()> {
-        client.admin().rules_apply(&self.document, self.names).await?;
+        client.admin().rules_apply(&self.document, Vec::new(), self.names, Vec::new()).await?;
         Ok(())
     }
 }

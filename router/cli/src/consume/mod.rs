@@ -44,6 +44,11 @@ pub(crate) struct Args {
     /// Messages in flight at most (64); with --exec, commands that run at the same time (1)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CREDIT)))]
     credit: Option<u32>,
+    /// Take only what a filter of the rules lets pass; may be given again, and then all judge, in this order
+    ///
+    /// What a filter drops is acknowledged, and counted.
+    #[arg(long = "filter", value_name = "M", conflicts_with = "peek")]
+    filters: Vec<String>,
     /// Acknowledge each message once it is printed (the default)
     #[arg(long)]
     ack: bool,
@@ -73,12 +78,17 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         (None, None, None) => Task::Ack,
     };
     let usual = if args.exec.is_some() { 1 } else { DEFAULT_CREDIT };
-    let flow = Flow { count: args.count, timeout: args.timeout, credit: args.credit.unwrap_or(usual) };
+    let flow = Flow {
+        count: args.count,
+        timeout: args.timeout,
+        credit: args.credit.unwrap_or(usual),
+        filters: args.filters.clone(),
+    };
     serve(&args.queue, task, flow, context).await
 }
 
 /// How much is taken, and for how long.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Flow {
     /// Messages at most.
     pub(crate) count: Option<u64>,
@@ -86,6 +96,8 @@ pub(crate) struct Flow {
     pub(crate) timeout: Option<Duration>,
     /// In flight at most.
     pub(crate) credit: u32,
+    /// Filters of the rules that judge before delivery.
+    pub(crate) filters: Vec<String>,
 }
 
 /// Connects, does a task for every delivery of a queue, and ends in good order.
@@ -94,7 +106,8 @@ pub(crate) async fn serve(queue: &str, task: Task, flow: Flow, context: &Context
         let client = context.connect().await?;
         // What `--count` leaves over would only be given back.
         let wanted = flow.count.map_or(flow.credit, |count| u32::try_from(count).unwrap_or(u32::MAX));
-        let consumer = client.consume(queue).credit(flow.credit.min(wanted)).await?;
+        let consume = client.consume(queue).credit(flow.credit.min(wanted));
+        let consumer = flow.filters.iter().fold(consume, |consume, name| consume.filter(name)).await?;
         let handler = Handler::new(task, context, &client, queue).await?;
         take(consumer, &handler, flow, stop).await?;
         client.close().await;

@@ -53,16 +53,30 @@ pub(crate) async fn answer(
         }
         R::DlqPurge { queue } => json(dead::purge(shard, &queue).await?),
         R::RulesCheck { document } => json(rules::check(document).await?),
-        R::RulesDiff { document } => json(rules::diff(shard, document).await?),
-        R::RulesApply { document, drop_queues } => {
+        R::RulesDiff { document, files: _ } => json(rules::diff(shard, document).await?),
+        R::RulesApply { document, files: _, drop_queues, drop_states: _ } => {
             json(rules::apply(shard, author, &document, &drop_queues).await?)
         }
         R::RulesShow => json(rules::show(shard).await?),
         R::RulesHistory => json(rules::history(shard).await?),
-        R::RulesRollback { version, drop_queues } => {
+        R::RulesRollback { version, drop_queues, drop_states: _ } => {
             json(rules::rollback(shard, author, version, &drop_queues).await?)
         }
+        R::ModuleDeploy { .. }
+        | R::ModuleList
+        | R::ModuleShow { .. }
+        | R::ModuleHistory { .. }
+        | R::ModuleRollback { .. }
+        | R::ModuleShadow { .. }
+        | R::ModulePromote { .. }
+        | R::ModuleState { .. }
+        | R::Trace { .. } => Err(no_modules()),
     }
+}
+
+/// To everything that asks for modules, which this router doesn't run.
+pub(crate) fn no_modules() -> Refusal {
+    Refusal::new(Code::Internal, "this router runs no modules")
 }
 
 fn json(answer: impl Serialize) -> Result<Value, Refusal> {

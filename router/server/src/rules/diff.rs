@@ -12,7 +12,9 @@ use super::{limits_table, plan};
 
 /// `+ queue.x`, `- module.y`, `~ queue.z.ack_wait: 30s → 10s`: limits first, then modules, routes and queues by name.
 pub fn diff(old: &Rules, new: &Rules) -> Vec<String> {
-    let (old, new) = (Spelled::of(old), Spelled::of(new));
+    // Which binary a file or builtin stands for is known once a version was applied, or is about to be.
+    let pinned = !old.modules.is_empty() && !new.modules.is_empty();
+    let (old, new) = (Spelled::of(old, pinned), Spelled::of(new, pinned));
     let mut lines = Vec::new();
     settings("limits", &old.limits, &new.limits, &mut lines);
     settings("modules", &old.options, &new.options, &mut lines);
@@ -36,7 +38,7 @@ struct Spelled {
 }
 
 impl Spelled {
-    fn of(rules: &Rules) -> Spelled {
+    fn of(rules: &Rules, pinned: bool) -> Spelled {
         let Tables { modules, module, route, queue } = toml::from_str(&rules.document).unwrap_or_default();
         let queues = rules.queues.iter().map(|(name, settings)| {
             let mut spelled = plan::spelled(settings);
@@ -52,7 +54,7 @@ impl Spelled {
         Spelled {
             limits: plan::flattened(&limits_table(&rules.document)),
             options: plan::flattened(&modules),
-            modules: module.iter().map(|(name, table)| (name.clone(), plan::flattened(table))).collect(),
+            modules: modules_of(rules, &module, pinned),
             routes: route.iter().map(|(name, table)| (name.clone(), plan::flattened(table))).collect(),
             route_order: routes
                 .into_iter()
@@ -62,6 +64,22 @@ impl Spelled {
             queues: queues.collect(),
         }
     }
+}
+
+fn modules_of(
+    rules: &Rules,
+    tables: &BTreeMap<String, ModuleTable>,
+    pinned: bool,
+) -> BTreeMap<String, Settings> {
+    let spelled = tables.iter().map(|(name, table)| {
+        let mut spelled = plan::flattened(table);
+        let pin = rules.modules.iter().find(|pin| pinned && pin.name == *name);
+        if let Some(binary) = pin.and_then(|pin| pin.binary) {
+            spelled.insert("digest".to_owned(), chaski_modules::Digest(binary).to_string().into());
+        }
+        (name.clone(), spelled)
+    });
+    spelled.collect()
 }
 
 /// The tables that the broker doesn't keep. The document was checked before, perhaps by another version: what can't be read is empty.

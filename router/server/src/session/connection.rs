@@ -163,8 +163,14 @@ async fn open(peer: &Arc<Peer>, send: &mut SendStream, mut frames: FrameReader, 
             control::serve(peer, send, frames).await
         }
         Open::Publish => publish::serve(peer, send, frames).await,
-        Open::Consume { queue, credit } => consume::serve(peer, send, frames, queue, credit).await,
-        Open::Subscribe { pattern } => subscribe::serve(peer, send, frames, pattern).await,
+        Open::Consume { queue, credit, filters: _ } => {
+            consume::serve(peer, send, frames, queue, credit).await
+        }
+        Open::Subscribe { pattern, filters: _ } => subscribe::serve(peer, send, frames, pattern).await,
+        Open::Upload { .. } => {
+            refuse(send, &crate::admin::no_modules()).await;
+            Ended::Finished
+        }
         Open::Admin => admin(peer, send, &first[header..]).await,
     }
 }

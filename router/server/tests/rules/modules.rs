@@ -1,5 +1,6 @@
 //! What the rules say of modules, routes and filters.
 
+use chaski_broker::ModulePin;
 use chaski_server::rules::{
     self, EditError, ModuleOptions, ModuleSource, ModuleSpec, OnError, Rollback, RouteSpec, set_module,
 };
@@ -247,6 +248,21 @@ fn a_diff_names_what_changes_of_modules_routes_and_filters() {
         ~ queue.q.filters: none → [x, new]"#]],
     );
     differs("[module.x]\n", "# ours\n[module.x]\non_error = \"dead-letter\"\n", expect![[""]]);
+}
+
+#[test]
+fn a_diff_tells_that_a_file_is_another_binary_now() {
+    let version = |byte: u8| {
+        let mut rules = accepted("[module.x]\nfile = \"x.wasm\"\n[module.y]\n").rules;
+        let pin = |name: &str, binary| ModulePin { name: name.to_owned(), binary };
+        rules.modules = vec![pin("x", Some([byte; 32])), pin("y", None)];
+        rules
+    };
+    let changes = rules::diff(&version(1), &version(2));
+    let [one, two] = ["01", "02"].map(|byte| byte.repeat(32));
+    assert_eq!(changes, [format!("~ module.x.digest: sha256:{one} → sha256:{two}")]);
+    // A document that was only checked names no binary.
+    assert_eq!(rules::diff(&version(1), &accepted(&version(1).document).rules), [] as [String; 0]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::*;
 const ACK_WAIT_MS: u64 = 30_000;
 
 fn consumer() -> ConsumerState {
-    let state = ConsumerState::new("q".to_owned(), 64);
+    let state = ConsumerState::new("q".to_owned(), Vec::new(), 64);
     state.begin(ACK_WAIT_MS);
     state
 }

@@ -127,7 +127,7 @@ fn unknown_kinds_are_told_from_broken_fields() {
         decoded.map(|(_, length)| length)
     }
     for (decoded, unknown) in [
-        (length(decode::<Open<'_>>(&[5])), 5),
+        (length(decode::<Open<'_>>(&[6])), 6),
         (length(decode::<Opening<'_>>(&[5])), 5),
         (length(decode::<Notice>(&[3])), 3),
         (length(decode::<PublishFrame<'_>>(&[2])), 2),

@@ -90,9 +90,10 @@ proptest! {
         goes_both_ways!(Open<'_>: Open::Hello { version: one, client, sdk: &name, token: None });
         goes_both_ways!(Open<'_>: Open::Hello { version: one, client, sdk: &name, token: Some(&name) });
         goes_both_ways!(Open<'_>: Open::Publish);
-        goes_both_ways!(Open<'_>: Open::Consume { queue: &name, credit: one });
-        goes_both_ways!(Open<'_>: Open::Subscribe { pattern: &name });
+        goes_both_ways!(Open<'_>: Open::Consume { queue: &name, credit: one, filters: vec![&name] });
+        goes_both_ways!(Open<'_>: Open::Subscribe { pattern: &name, filters: vec![&name, &name] });
         goes_both_ways!(Open<'_>: Open::Admin);
+        goes_both_ways!(Open<'_>: Open::Upload { bytes: one.into() });
         let welcome = Opening::Welcome { server: &name, dedup_window_ms: ms, max_payload: one, max_headers: two };
         goes_both_ways!(Opening<'_>: welcome);
         goes_both_ways!(Opening<'_>: Opening::Opened);

@@ -37,7 +37,8 @@ macro_rules! verbs {
 
 verbs! {
     Status QueueList QueueShow QueueCreate QueueDelete QueuePurge QueuePause QueueResume QueueCancel QueueUnpark Peek DlqList
-    DlqShow DlqRedrive DlqPurge RulesCheck RulesDiff RulesApply RulesShow RulesHistory RulesRollback
+    DlqShow DlqRedrive DlqPurge RulesCheck RulesDiff RulesApply RulesShow RulesHistory RulesRollback ModuleDeploy
+    ModuleList ModuleShow ModuleHistory ModuleRollback ModuleShadow ModulePromote ModuleState Trace
 }
 
 #[test]
@@ -87,6 +88,12 @@ fn every_answer_has_an_example() {
         ("RulesDiff", goes_both_ways::<RulesDiff>),
         ("RulesView", goes_both_ways::<RulesView>),
         ("RulesEntry", goes_both_ways::<RulesEntry>),
+        ("Uploaded", goes_both_ways::<Uploaded>),
+        ("ModuleDeployed", goes_both_ways::<ModuleDeployed>),
+        ("ModuleView", goes_both_ways::<ModuleView>),
+        ("ModuleVersionView", goes_both_ways::<ModuleVersionView>),
+        ("StateEntryView", goes_both_ways::<StateEntryView>),
+        ("TraceView", goes_both_ways::<TraceView>),
     ];
     for (kind, check) in checks {
         let examples = examples(kind);

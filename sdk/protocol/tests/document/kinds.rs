@@ -46,7 +46,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Open<'_> { Hello Publish Consume Subscribe Admin };
+    Open<'_> { Hello Publish Consume Subscribe Admin Upload };
     Opening<'_> { Welcome Opened Consuming Answer Refused };
     Notice { DedupWindow Limits ShuttingDown };
     PublishFrame<'_> { Publish Transaction };

@@ -23,7 +23,10 @@ fn every_code_that_the_text_names_exists() {
     // Words in code style that look like codes: what the closing section of each row of refusals names.
     let admin = rows("\n## 10. Administrative calls");
     for row in admin.iter().filter(|row| row.len() == 4) {
-        let text = row[3].replace("of an edit also ", "").replace("and those of rules_apply", "");
+        let text = row[3]
+            .replace("of an edit also ", "")
+            .replace("and those of rules_apply", "")
+            .replace("those of a publish", "");
         let words = text.split([',', ';']).map(|word| word.split(" (").next().unwrap_or(word).trim());
         for code in words.filter(|word| !word.is_empty()) {
             assert!(names.contains(&code), "{}: `{code}` is no code", row[0]);
@@ -59,7 +62,7 @@ fn the_limits_are_those_of_the_code() {
         DEFAULT_MAX_PAYLOAD DEFAULT_MAX_HEADERS MAX_PAYLOAD_CEILING MAX_HEADERS_CEILING MAX_TOPIC MAX_ID MAX_KEY
         MAX_QUEUE_NAME MAX_REASON MAX_TOKEN MAX_PRIORITY DEFAULT_PRIORITY MAX_DURATION_MS MAX_TRANSACTION_PARTS MAX_EXTEND
         MAX_CREDIT DEFAULT_CREDIT FRAME_OVERHEAD MAX_COMMAND_FRAME MAX_MESSAGE_FRAME MAX_ADMIN_FRAME
-        MAX_ANSWER_FRAME MAX_HEADER MAX_IN_FLIGHT MAX_PAGE MIN_DEDUP_WINDOW_MS MAX_DEDUP_WINDOW_MS
+        MAX_ANSWER_FRAME MAX_HEADER MAX_IN_FLIGHT MAX_PAGE MAX_MODULE MAX_FILTERS MIN_DEDUP_WINDOW_MS MAX_DEDUP_WINDOW_MS
     };
     let expected: Vec<(String, u64)> =
         limits.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();

@@ -189,7 +189,7 @@ async fn a_foreign_inbox_is_private() {
     let router = router();
     let raw = Raw::hello(&router).await;
     for pattern in ["$inbox.>", "$inbox.00000000000000000000000000000008.>", "$other.>"] {
-        let mut stream = raw.open(&Open::Subscribe { pattern }).await;
+        let mut stream = raw.open(&Open::Subscribe { pattern, filters: Vec::new() }).await;
         let code = stream
             .opening(|opening| match opening {
                 Opening::Refused(refused) => Code::from_number(refused.code),
@@ -198,7 +198,7 @@ async fn a_foreign_inbox_is_private() {
             .await;
         assert_eq!(code, Some(Code::Reserved), "{pattern}");
     }
-    let mut own = raw.open(&Open::Subscribe { pattern: "$inbox.00000000000000000000000000000007.>" }).await;
+    let mut own = raw.open(&Open::Subscribe { pattern: "$inbox.00000000000000000000000000000007.>", filters: Vec::new() }).await;
     own.opening(|opening| assert_eq!(opening, Opening::Opened)).await;
 }
 

@@ -51,7 +51,7 @@ async fn a_subscription_takes_everything_beside_durable_queues() {
 async fn a_slow_subscription_loses_messages_and_is_told_how_many() {
     let router = Router::with_rules("[limits]\nsubscription_max_messages = 16\n");
     let raw = Raw::hello(&router).await;
-    let mut slow = raw.open(&Open::Subscribe { pattern: "news.>" }).await;
+    let mut slow = raw.open(&Open::Subscribe { pattern: "news.>", filters: Vec::new() }).await;
     slow.opening(|opening| assert_eq!(opening, Opening::Opened)).await;
 
     // Nobody reads: the stream's window fills, then the buffer of 16, then messages are dropped.
