@@ -83,6 +83,9 @@ pub(crate) enum Command {
     Demo(demo::Args),
     Repair(repair::Args),
     Completions(completions::Args),
+    /// Compiles a module from stdin to stdout; what `serve` starts for each one that is new
+    #[command(hide = true)]
+    CompileModule,
 }
 
 #[cfg(test)]

@@ -38,6 +38,11 @@ use context::Context;
 fn main() -> ExitCode {
     // Answers `--help` with exit code 0 and a usage error with 2, by itself.
     let Cli { command, connection, json } = Cli::parse();
+    // It runs under limits of its own, below what a runtime of many threads takes.
+    if matches!(command, Command::CompileModule) {
+        let compiled = chaski_server::compile_module(std::io::stdin().lock(), std::io::stdout().lock());
+        return if compiled.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let context = Context::new(connection, json);
     if !matches!(command, Command::Serve(_)) {
         serve::log_warnings(if matches!(command, Command::Demo(_)) { "error" } else { "warn" });
@@ -74,6 +79,7 @@ async fn run(command: &Command, context: &Context) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,
+        Command::CompileModule => unreachable!("it needs no runtime"),
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -120,6 +120,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
 
 fn config(args: &Args) -> Config {
     let mut config = Config::dev(&args.data);
+    // Modules are compiled by this very program, in a process of their own.
+    config.module_compiler = std::env::current_exe().ok();
     config.rules = args.rules.clone();
     config.listen = args.listen;
     config.admin = args.admin;

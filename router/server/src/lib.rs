@@ -12,6 +12,7 @@ mod identity;
 mod mailboxes;
 mod message;
 mod metrics;
+mod modules;
 mod progress;
 mod render;
 mod repair;
@@ -37,6 +38,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub use chaski_modules::compile_child as compile_module;
 pub use driver::FatalError;
 pub use repair::{Lost, Repair, repair};
 pub use start::StartError;
@@ -68,6 +70,9 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Free bytes below which publishes are refused. Default 1 GiB.
     pub low_disk_bytes: u64,
+    /// The program that compiles modules when it is called with the argument `compile-module`, see [`compile_module`]: this very build.
+    /// `None` compiles in this process, without limits: for tests.
+    pub module_compiler: Option<PathBuf>,
     /// A snapshot is taken once the journal has grown by this, or by twice the last snapshot if that is more. Default 256 MiB.
     pub snapshot_bytes: u64,
 }
@@ -85,6 +90,7 @@ impl Config {
             tokens: None,
             segment_bytes: options.segment_bytes,
             low_disk_bytes: options.low_disk_bytes,
+            module_compiler: None,
             snapshot_bytes: options.snapshot_min_bytes,
         }
     }
@@ -127,7 +133,8 @@ impl Server {
         };
         let data = config.data.clone();
         let seed = uuid::Uuid::now_v7().as_u128() as u64;
-        let recover = tokio::task::spawn_blocking(move || start::start(&data, options, seed));
+        let compiler = config.module_compiler.clone();
+        let recover = tokio::task::spawn_blocking(move || start::start(&data, options, seed, compiler));
         let start::Running { shard, driver } =
             recover.await.map_err(|error| StartError::new(Code::Internal, error.to_string()))??;
 
@@ -135,7 +142,7 @@ impl Server {
             tracing::warn!(%error, "after a crash clients will find out late: the key of stateless resets is not kept");
         }
 
-        let mut tasks = Vec::new();
+        let mut tasks = vec![tokio::spawn(modules::keep(shard.downgrade()))];
         if let Some(file) = config.rules {
             tasks.push(rules::watch::apply_and_watch(shard.clone(), file).await?);
         }

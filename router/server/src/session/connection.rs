@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaski_broker::{Command, ConnectionId, Publish, Way};
+use chaski_broker::{Command, ConnectionId, Publish};
 use chaski_protocol::frames::{Open, Opening};
 use chaski_protocol::{Code, MAX_ADMIN_FRAME, Refusal, decode};
 use quinn::{Connection, RecvStream, SendStream};
@@ -14,7 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::identity::{Doorkeeper, Identity};
 use crate::message;
 use crate::session::frames::{Ended, FrameReader, answer, close, refuse};
-use crate::session::{consume, control, publish, subscribe};
+use crate::session::judged::{self, Unjudged};
+use crate::session::{consume, control, publish, subscribe, upload};
 use crate::shard::Shard;
 
 /// How long a stream waits for the connection's hello, and for its own first frame.
@@ -71,6 +72,13 @@ pub(crate) struct Peer {
     pub(crate) identity: OnceLock<Identity>,
     /// Room for large admin calls.
     large: Arc<Semaphore>,
+}
+
+impl Peer {
+    /// Waits for room for something large.
+    pub(super) async fn room_for_much(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.large).acquire_owned().await.expect("it is never closed")
+    }
 }
 
 /// Serves a connection until it ends.
@@ -136,7 +144,7 @@ async fn first(
     if !greeted(peer).await {
         return Err(not_greeted());
     }
-    let permit = Arc::clone(&peer.large).acquire_owned().await.expect("it is never closed");
+    let permit = peer.room_for_much().await;
     frames.set_limit(MAX_ADMIN_FRAME);
     let first = tokio::time::timeout(LARGE_WITHIN, frames.next()).await.map_err(late)??;
     Ok((first, frames, Some(permit)))
@@ -163,14 +171,11 @@ async fn open(peer: &Arc<Peer>, send: &mut SendStream, mut frames: FrameReader, 
             control::serve(peer, send, frames).await
         }
         Open::Publish => publish::serve(peer, send, frames).await,
-        Open::Consume { queue, credit, filters: _ } => {
-            consume::serve(peer, send, frames, queue, credit).await
+        Open::Consume { queue, credit, filters } => {
+            consume::serve(peer, send, frames, queue, credit, &filters).await
         }
-        Open::Subscribe { pattern, filters: _ } => subscribe::serve(peer, send, frames, pattern).await,
-        Open::Upload { .. } => {
-            refuse(send, &crate::admin::no_modules()).await;
-            Ended::Finished
-        }
+        Open::Subscribe { pattern, filters } => subscribe::serve(peer, send, frames, pattern, &filters).await,
+        Open::Upload { bytes } => upload::serve(peer, send, frames, bytes).await,
         Open::Admin => admin(peer, send, &first[header..]).await,
     }
 }
@@ -217,26 +222,37 @@ async fn datagrams(peer: Arc<Peer>) {
             continue;
         }
         let view = peer.shard.view();
-        let head = match message::check(&block, view.max_payload, view.max_headers) {
-            Ok(head) => head,
+        let (head, payload_at) = match message::check(&block, view.max_payload, view.max_headers) {
+            Ok(checked) => checked,
             Err(refusal) => {
                 tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
                 continue;
             }
         };
-        let targets = view.resolve(head.topic);
         let message = message::to_broker(&block, &head);
+        let (way, work) = judged::way(&view.filters, &view.resolve(head.topic), &message, &head, payload_at);
         let publish = Publish {
             publisher: None,
             number: 0,
             rules: view.version(),
             mandatory: false,
             message,
-            way: Way::Direct(targets),
+            way,
             job: None,
         };
-        if peer.shard.command(Command::Publish(publish)).await.is_err() {
-            break;
+        let works = work.map(|work| (0, work)).into_iter().collect();
+        let unjudged = Unjudged { number: 0, command: Command::Publish(publish), works };
+        for one in judged::judge(peer.shard.modules(), vec![unjudged]).await {
+            match one {
+                Ok(command) => {
+                    if peer.shard.command(command).await.is_err() {
+                        return;
+                    }
+                }
+                Err((_, refusal)) => {
+                    tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
+                }
+            }
         }
     }
 }

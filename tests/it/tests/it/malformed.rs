@@ -198,7 +198,9 @@ async fn a_foreign_inbox_is_private() {
             .await;
         assert_eq!(code, Some(Code::Reserved), "{pattern}");
     }
-    let mut own = raw.open(&Open::Subscribe { pattern: "$inbox.00000000000000000000000000000007.>", filters: Vec::new() }).await;
+    let mut own = raw
+        .open(&Open::Subscribe { pattern: "$inbox.00000000000000000000000000000007.>", filters: Vec::new() })
+        .await;
     own.opening(|opening| assert_eq!(opening, Opening::Opened)).await;
 }
 
