@@ -19,7 +19,9 @@ mod shard;
 mod start;
 mod tls;
 mod upkeep;
+mod verdicts;
 
+pub mod module_test;
 pub mod rules;
 
 use std::future::Future;
@@ -35,6 +37,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+/// The part of a compilation that runs in a process of its own: the binary calls it from a command of its own, first thing in `main`.
+pub use chaski_modules::compile_child;
 pub use driver::FatalError;
 pub use repair::{Lost, Repair, repair};
 pub use start::StartError;
