@@ -50,6 +50,11 @@ use shard::{Input, Shard};
 /// How long clients have to take what is under way when the router stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// The binary of a module that comes with the router.
+pub fn builtin(name: &str) -> Option<&'static [u8]> {
+    chaski_filters::builtin(name).map(|guest| guest.wasm)
+}
+
 /// What a router needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {

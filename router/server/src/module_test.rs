@@ -1,17 +1,18 @@
-//! One module on sample messages, in this process and without a router: what `chaski module test` does. It knows no rules document,
-//! and what it makes of messages goes nowhere.
+//! Modules in this process and without a router: one on sample messages, which is what `chaski module test` does, and those of a rules
+//! document against what the document gives them, as `chaski rules check` does. What they make of messages goes nowhere.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaski_modules::{
-    Compiler, Context, Digest, Entry, Filter, Host, HostLimits, Limits, Message, Options, Table, TrustedKeys,
+    CompileError, Compiler, ConfigureError, Context, Description, Digest, Entry, Failure, Filter, Host,
+    HostError, HostLimits, Limits, Message, Options, Table, TakeError, TrustedKeys,
 };
 use chaski_protocol::{Code, Refusal};
 use serde_json::Value as Json;
 
-use crate::rules::host_params;
+use crate::rules::{self, ModuleSpec, host_params};
 use crate::verdicts;
 
 /// A message to try a module on.
@@ -71,25 +72,10 @@ pub struct ModuleTest {
 impl ModuleTest {
     /// Takes, compiles, describes and configures a binary, as a deploy would. The refusal says what a deploy would say.
     pub fn load(wasm: &[u8], params: &[(String, Json)]) -> Result<ModuleTest, Refusal> {
-        let failed = |error: &dyn std::error::Error| Refusal::new(Code::ModuleFailed, error.to_string());
-        // The author's own module is compiled here: no child, no limits of a compilation, no cache.
-        let host = Host::new(Options {
-            compiler: Compiler::InProcess,
-            cache: None,
-            keys: TrustedKeys::default(),
-            limits: HostLimits {
-                binary_bytes: usize::try_from(chaski_protocol::MAX_MODULE).unwrap_or(usize::MAX),
-                ..HostLimits::default()
-            },
-        })
-        .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-        let limits = Limits::default();
-        let binary = host.take(wasm, None).map_err(|error| failed(&error))?;
-        let compiled = host.compile(&binary).map_err(|error| failed(&error))?;
-        let described = host.describe(&compiled, &limits).map_err(|error| failed(&error))?;
-        let filter = host
-            .filter(&described.name, &compiled, &described, &host_params(params), limits)
-            .map_err(|error| failed(&error))?;
+        let host = host(chaski_protocol::MAX_MODULE)
+            .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+        let (described, filter) = make(&host, None, wasm, params, Limits::default())
+            .map_err(|error| Refusal::new(Code::ModuleFailed, error.to_string()))?;
         let about = About {
             name: described.name,
             version: described.version,
@@ -119,6 +105,71 @@ impl ModuleTest {
         let (verdict, detail) = verdicts::outcome_words(outcome);
         let log = judged.lines.into_iter().map(|line| line.text).collect();
         Ok(Tried { verdict, detail, cpu: judged.longest.cpu, log })
+    }
+}
+
+/// A host for its author's own modules: it compiles in this process, without limits, and keeps no code.
+fn host(binary_bytes: u64) -> Result<Host, HostError> {
+    Host::new(Options {
+        compiler: Compiler::InProcess,
+        cache: None,
+        keys: TrustedKeys::default(),
+        limits: HostLimits {
+            binary_bytes: usize::try_from(binary_bytes).unwrap_or(usize::MAX),
+            ..HostLimits::default()
+        },
+    })
+}
+
+/// Why a binary is no filter with these params.
+#[derive(Debug, thiserror::Error)]
+enum MakeError {
+    #[error(transparent)]
+    Take(#[from] TakeError),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Describe(#[from] Failure),
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
+}
+
+/// The steps of a deploy. Without a name the module's own is taken.
+fn make(
+    host: &Host,
+    name: Option<&str>,
+    wasm: &[u8],
+    params: &[(String, Json)],
+    limits: Limits,
+) -> Result<(Description, Filter), MakeError> {
+    let compiled = host.compile(&host.take(wasm, None)?)?;
+    let described = host.describe(&compiled, &limits)?;
+    let name = name.unwrap_or(&described.name);
+    let filter = host.filter(name, &compiled, &described, &host_params(params), limits)?;
+    Ok((described, filter))
+}
+
+/// What is wrong with a module of a document when this is its binary: each with the line that it is about, from 1. What the binary takes
+/// is found out by making a filter of it.
+pub fn check_module(document: &str, module: &ModuleSpec, max_size: u64, wasm: &[u8]) -> Vec<(usize, String)> {
+    let name = module.name.as_str();
+    let at = |path: &[&str]| rules::place(document, &[&["module", name], path].concat());
+    let limits = Limits {
+        cpu_time: Duration::from_millis(module.time_limit_ms),
+        memory_bytes: usize::try_from(module.memory_limit_bytes).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let made = match host(max_size) {
+        Ok(host) => make(&host, Some(name), wasm, &module.params, limits),
+        Err(error) => return vec![(at(&[]), error.to_string())],
+    };
+    match made {
+        Ok(_) => Vec::new(),
+        Err(MakeError::Configure(ConfigureError::Params(errors))) => {
+            errors.iter().map(|error| (at(&["params", error.name()]), error.to_string())).collect()
+        }
+        Err(error @ MakeError::Configure(_)) => vec![(at(&["params"]), error.to_string())],
+        Err(error) => vec![(at(&["file"]), error.to_string())],
     }
 }
 
@@ -218,6 +269,22 @@ mod tests {
         assert!(refused.detail.contains("did you mean `region`?"), "{}", refused.detail);
         let refused = ModuleTest::load(chaski_filters::NOT_WASM, &[]).map(drop).unwrap_err();
         assert!(refused.detail.contains("no WebAssembly"), "{}", refused.detail);
+    }
+
+    #[test]
+    fn wrong_params_are_told_with_their_lines() {
+        let document = "[module.m]\nbuiltin = \"eu-only\"\n[module.m.params]\nzone = 1\nregoin = \"eu\"\n";
+        let checked = rules::check(document).unwrap();
+        let wasm = chaski_filters::builtin("eu-only").expect("a builtin").wasm;
+        let told = |wasm| check_module(document, &checked.modules[0], 8 << 20, wasm);
+        let lines: Vec<_> = told(wasm).into_iter().map(|(line, _)| line).collect();
+        // The second is about a param that is not there: the nearest place is the table around it.
+        assert_eq!(lines, [5, 4, 3]);
+        assert!(told(wasm)[0].1.contains("did you mean `region`?"), "{:?}", told(wasm));
+        assert_eq!(told(chaski_filters::NOT_WASM)[0].0, 1);
+        assert!(check_module(document, &checked.modules[0], 8, wasm)[0].1.contains("at most 8"));
+        let right = "[module.m]\nbuiltin = \"eu-only\"\nparams = { region = \"eu\" }\n";
+        assert_eq!(check_module(right, &rules::check(right).unwrap().modules[0], 8 << 20, wasm), []);
     }
 
     #[test]
