@@ -7,7 +7,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, completions, consume, demo, dlq, publish, queue, repair, request, respond, rules, serve, subscribe,
+    bench, completions, consume, demo, dlq, module, publish, queue, repair, request, respond, rules, serve,
+    subscribe, trace,
 };
 
 /// A durable message router over QUIC
@@ -79,11 +80,13 @@ pub(crate) enum Command {
     Queue(queue::Args),
     Dlq(dlq::Args),
     Rules(rules::Args),
+    Module(module::Args),
+    Trace(trace::Args),
     Bench(bench::Args),
     Demo(demo::Args),
     Repair(repair::Args),
     Completions(completions::Args),
-    /// Compiles a module from stdin to stdout; what `serve` starts for each one that is new
+    /// Compiles a module for the router that starts this
     #[command(hide = true)]
     CompileModule,
 }

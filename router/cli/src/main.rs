@@ -15,6 +15,7 @@ mod failure;
 mod human;
 mod input;
 mod message;
+mod module;
 mod out;
 mod publish;
 mod queue;
@@ -27,6 +28,7 @@ mod status;
 mod stop;
 mod subscribe;
 mod table;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -38,10 +40,12 @@ use context::Context;
 fn main() -> ExitCode {
     // Answers `--help` with exit code 0 and a usage error with 2, by itself.
     let Cli { command, connection, json } = Cli::parse();
-    // It runs under limits of its own, below what a runtime of many threads takes.
-    if matches!(command, Command::CompileModule) {
-        let compiled = chaski_server::compile_module(std::io::stdin().lock(), std::io::stdout().lock());
-        return if compiled.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if let Command::CompileModule = command {
+        // It limits its whole process, so nothing else is started before.
+        return match chaski_server::compile_child(std::io::stdin().lock(), std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure::report(&error.into()),
+        };
     }
     let context = Context::new(connection, json);
     if !matches!(command, Command::Serve(_)) {
@@ -76,10 +80,12 @@ async fn run(command: &Command, context: &Context) -> anyhow::Result<()> {
         Command::Queue(args) => queue::run(args, context).await,
         Command::Dlq(args) => dlq::run(args, context).await,
         Command::Rules(args) => rules::run(args, context).await,
+        Command::Module(args) => module::run(args, context).await,
+        Command::Trace(args) => trace::run(args, context).await,
         Command::Bench(args) => bench::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,
-        Command::CompileModule => unreachable!("it needs no runtime"),
         Command::Completions(args) => completions::run(args),
+        Command::CompileModule => unreachable!("it is done before anything else starts"),
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use chaski_client::AdminError;
 use chaski_protocol::Code;
 use chaski_protocol::admin::{AdminRequest, RulesChange, RulesCheck, RulesDiff, RulesEntry, RulesView};
+use chaski_server::module_test::check_module;
 use chaski_server::rules::{self, ModuleSource, ModuleSpec};
 use clap::Subcommand;
 
@@ -119,7 +120,10 @@ async fn check(file: &Path, context: &Context) -> anyhow::Result<()> {
     let document = read(file).await?;
     let checked = chaski_server::rules::check(&document)
         .map_err(|errors| fail(Code::RulesInvalid, wrong(&name(file), &errors.to_string())))?;
-    modules_exist(file, &document, &checked.modules)?;
+    let (owned, at) = (document.clone(), file.to_owned());
+    let (max_size, modules) = (checked.module_options.max_size_bytes, checked.modules);
+    // Compiling takes its time.
+    tokio::task::spawn_blocking(move || check_modules(&at, &owned, max_size, &modules)).await??;
     let check = RulesCheck { queues: checked.rules.queues.len() as u64, notes: checked.notes };
     if context.json {
         return out::json(&check);
@@ -128,17 +132,36 @@ async fn check(file: &Path, context: &Context) -> anyhow::Result<()> {
     out::text(format!("{} is right: {}", name(file), human::count(check.queues, "queue")))
 }
 
-/// Module files that can't be read, each with the line that names it.
-fn modules_exist(file: &Path, document: &str, modules: &[ModuleSpec]) -> anyhow::Result<()> {
+/// Whether the modules that are here, files and builtins, take what the document gives them. Only the router knows the others.
+fn check_modules(file: &Path, document: &str, max_size: u64, modules: &[ModuleSpec]) -> anyhow::Result<()> {
     let mut errors = Vec::new();
-    for ModuleSpec { name: module, source, .. } in modules {
-        let ModuleSource::File(path) = source else { continue };
-        if let Err(error) = std::fs::File::open(directory(file).join(path)) {
-            let line = rules::place(document, &["module", module, "file"]);
-            errors.push(format!("{}:{line}: the module file {path} cannot be read: {error}", name(file)));
+    for module in modules {
+        let wasm = match &module.source {
+            ModuleSource::File(path) => std::fs::read(directory(file).join(path))
+                .map_err(|error| format!("the module file {path} cannot be read: {error}")),
+            ModuleSource::Builtin(name) => match chaski_server::builtin(name) {
+                Some(wasm) => Ok(wasm.to_vec()),
+                None => continue,
+            },
+            ModuleSource::Digest(_) | ModuleSource::Missing => continue,
+        };
+        let wrong = match wasm {
+            Ok(wasm) => check_module(document, module, max_size, &wasm),
+            Err(error) => vec![(rules::place(document, &["module", &module.name, "file"]), error)],
+        };
+        let told = |(line, error): (usize, String)| {
+            format!("{}:{line}: module {}: {error}", name(file), module.name)
+        };
+        errors.extend(wrong.into_iter().map(told));
+    }
+    match &errors[..] {
+        [] => Ok(()),
+        [one] => Err(fail(Code::RulesInvalid, one.clone())),
+        all => {
+            let count = human::count(all.len() as u64, "error");
+            Err(fail(Code::RulesInvalid, format!("{count} in {}\n{}", name(file), all.join("\n"))))
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(fail(Code::RulesInvalid, errors.join("\n"))) }
 }
 
 /// A document is far smaller than a payload may be, so the same bound does.
@@ -241,16 +264,21 @@ mod tests {
     }
 
     #[test]
-    fn a_module_file_that_is_missing_is_named_with_its_line() {
+    fn modules_that_do_not_fit_the_document_are_named_with_their_lines() {
         let directory = tempfile::tempdir().expect("a directory");
-        std::fs::write(directory.path().join("there.wasm"), b"").expect("a file");
-        let document =
-            "[module.a]\nfile = \"there.wasm\"\n[module.b]\non_error = \"pass\"\nfile = \"gone.wasm\"\n";
+        std::fs::write(directory.path().join("empty.wasm"), b"").expect("a file");
+        let document = "[module.a]\nfile = \"empty.wasm\"\n[module.b]\non_error = \"pass\"\nfile = \"gone.wasm\"\n[module.c]\nbuiltin = \"eu-only\"\n";
         let modules = rules::check(document).expect("a document").modules;
         let file = directory.path().join("r.toml");
-        let error = modules_exist(&file, document, &modules).expect_err("one is missing").to_string();
-        assert!(error.contains("r.toml:5: the module file gone.wasm cannot be read: "), "{error}");
-        assert!(!error.contains("there.wasm"), "{error}");
+        let error = check_modules(&file, document, 8 << 20, &modules).expect_err("none fits").to_string();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(lines[0].starts_with("3 errors in "), "{error}");
+        assert!(lines[1].contains("r.toml:2: module a: the file is no WebAssembly"), "{error}");
+        assert!(
+            lines[2].contains("r.toml:5: module b: the module file gone.wasm cannot be read: "),
+            "{error}"
+        );
+        assert!(lines[3].contains("r.toml:6: module c: the module needs the param `region`"), "{error}");
     }
 
     #[test]

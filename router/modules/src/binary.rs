@@ -46,7 +46,7 @@ impl std::fmt::Debug for Binary {
 pub enum TakeError {
     /// Larger than allowed.
     #[error(
-        "the module has {bytes} bytes, and at most {limit} are taken: build it for size, or raise `max_module`"
+        "the module has {bytes} bytes, and at most {limit} are taken: build it for size, or raise `max_size` below `[modules]`"
     )]
     TooLarge {
         /// Its size.

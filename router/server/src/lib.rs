@@ -22,7 +22,9 @@ mod start;
 mod tls;
 mod trimming;
 mod upkeep;
+mod verdicts;
 
+pub mod module_test;
 pub mod rules;
 
 use std::future::Future;
@@ -38,7 +40,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub use chaski_modules::compile_child as compile_module;
+/// The part of a compilation that runs in a process of its own: the binary calls it from a command of its own, first thing in `main`.
+pub use chaski_modules::compile_child;
 pub use driver::FatalError;
 pub use repair::{Lost, Repair, repair};
 pub use start::StartError;
@@ -50,6 +53,11 @@ use shard::{Input, Shard};
 
 /// How long clients have to take what is under way when the router stops.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// The binary of a module that comes with the router.
+pub fn builtin(name: &str) -> Option<&'static [u8]> {
+    chaski_filters::builtin(name).map(|guest| guest.wasm)
+}
 
 /// What a router needs to know.
 #[derive(Clone, Debug)]
@@ -70,7 +78,7 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Free bytes below which publishes are refused. Default 1 GiB.
     pub low_disk_bytes: u64,
-    /// The program that compiles modules when it is called with the argument `compile-module`, see [`compile_module`]: this very build.
+    /// The program that compiles modules when it is called with the argument `compile-module`, see [`compile_child`]: this very build.
     /// `None` compiles in this process, without limits: for tests.
     pub module_compiler: Option<PathBuf>,
     /// A snapshot is taken once the journal has grown by this, or by twice the last snapshot if that is more. Default 256 MiB.

@@ -11,9 +11,10 @@ use chaski_client::Published;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::{args, human, input, out, stop};
+use crate::{args, human, input, out, stop, trace};
 
 pub(crate) use fields::Fields;
+pub(crate) use record::parse as parse_line;
 
 /// Publishes a message, or one for each line of a file
 ///
@@ -67,6 +68,9 @@ pub(crate) struct Args {
     /// Fail when no queue or subscription takes it
     #[arg(long)]
     mandatory: bool,
+    /// Tell what every rule and module makes of it
+    #[arg(long, conflicts_with_all = ["lines", "ndjson", "delay", "mandatory"])]
+    trace: bool,
 }
 
 /// What `--json` prints of a confirmation.
@@ -141,6 +145,9 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
 async fn one(args: &Args, fields: Fields, context: &Context) -> anyhow::Result<()> {
     let payload = input::payload(args.payload.as_deref(), args.file.as_deref()).await?;
     let message = fields.message(payload)?;
+    if args.trace {
+        return trace::show(message, true, context).await;
+    }
     let id = message.head().id.to_owned();
     let client = context.connect().await?;
     let published = client.publish(message).await?;

@@ -56,7 +56,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 }
 
 /// Takes a line apart.
-pub(super) fn parse(line: &[u8]) -> anyhow::Result<(Fields, Bytes)> {
+pub(crate) fn parse(line: &[u8]) -> anyhow::Result<(Fields, Bytes)> {
     let bad = |sentence: String| fail(Code::BadRequest, sentence);
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| bad(in_one_line(&error)))?;
     let time = |name: &str, text: Option<String>| {

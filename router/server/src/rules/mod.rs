@@ -22,6 +22,7 @@ pub(crate) use apply::{Binaries, Change, Wanted, change, difference};
 pub use diff::diff;
 pub use edit::{EditError, create_queue, delete_queue, set_module};
 pub use errors::{RulesError, RulesErrors};
+pub(crate) use modules::host_params;
 pub use modules::{ModuleOptions, ModuleSource, ModuleSpec, OnError, Rollback, RouteSpec};
 pub use place::place;
 pub use plan::spelled;

@@ -165,6 +165,21 @@ fn module(name: &str, table: &ModuleTable) -> ModuleSpec {
     }
 }
 
+/// Params as the host of modules takes them.
+pub(crate) fn host_params(params: &[(String, Json)]) -> Vec<chaski_modules::Param> {
+    use chaski_modules::{Param, Value};
+    let value = |json: &Json| match json {
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Bool(truth) => Value::Boolean(*truth),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Value::Integer(whole),
+            (None, real) => Value::Number(real.unwrap_or(f64::NAN)),
+        },
+        Json::Null | Json::Array(_) | Json::Object(_) => Value::Json(json.to_string()),
+    };
+    params.iter().map(|(name, json)| Param { name: name.clone(), value: value(json) }).collect()
+}
+
 fn topics(route: &str, written: &[PatternText], notes: &mut Vec<String>) -> Vec<String> {
     let mut topics: Vec<String> = Vec::new();
     for PatternText(pattern) in written {
