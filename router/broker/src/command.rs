@@ -96,13 +96,14 @@ pub enum Command {
         drop_states: Vec<String>,
     },
     /// What the filters that keep state made of publishes that waited for them (`Effect::Invoke`), applied whole; answered by
-    /// `Effect::Judged`. Jobs that the broker doesn't know are passed over.
+    /// `Effect::Judged`. The writes stand, whatever becomes of the publishes: one may still be refused, by a full queue for
+    /// example, and its retry is then judged afresh. Jobs that the broker doesn't know are passed over.
     Judged {
         /// Names the answer.
         ticket: Ticket,
         /// By module, what the batch wrote. A name that is gone from the rules keeps no state: its writes are left out.
         writes: Vec<(String, Vec<StateWrite>)>,
-        /// By job, in order: for a publish one result; for a transaction one for each pending part, in order.
+        /// By job, in order: for a publish one judgement; for a transaction one for each pending part, in order.
         jobs: Vec<(JobId, Result<Vec<Filtered>, JudgeError>)>,
     },
     /// An operator's command on one queue; answered by `Effect::Done`.

@@ -114,6 +114,8 @@ pub struct ModulePin {
     pub name: String,
     /// SHA-256 of the binary; `None` waits for a deploy.
     pub binary: Option<[u8; 32]>,
+    /// The Ed25519 signature that came with the binary.
+    pub signature: Option<Vec<u8>>,
 }
 
 /// A binary with its params, under one name.

@@ -587,7 +587,7 @@ mod tests {
     #[test]
     fn ids_without_a_number_take_no_more_room_than_others() {
         let mut dedup = Dedup::new(u64::MAX);
-        let number = |id: u64| if id % 2 == 0 { id } else { 0 };
+        let number = |id: u64| if id.is_multiple_of(2) { id } else { 0 };
         for id in 1..=10_000 {
             dedup.insert(hash(id), Sequence(number(id)), wait(id), Millis(id), WINDOW);
         }

@@ -264,3 +264,33 @@ fn eligible(consumer: &Consumer, slot: u32, queue: &Queue, unsent_limit: u64) ->
         && (consumer.unsent.is_empty() || consumer.unsent_bytes < unsent_limit)
         && (!queue.settings.single_active || queue.consumers.first() == Some(&slot))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+    use crate::ids::ConnectionId;
+    use crate::queues::CHASKI;
+
+    #[test]
+    fn extending_a_lease_over_and_over_within_a_millisecond_keeps_one_deadline() {
+        let mut broker = Broker::new(1, |_| unreachable!("nobody asks"));
+        let mut output = Output::default();
+        broker.resume(Millis(1000), &mut output);
+        let (id, lease, sequence) = (ConsumerId(1), Lease(7), Sequence(6));
+        let slot = broker.consumers.insert(Consumer::new(id, ConnectionId(1), CHASKI, 1));
+        broker.consumers.consumer_mut(slot).hold(lease, sequence, 1);
+        broker.start_lease(Millis(1000), slot, CHASKI, lease);
+        let mut extend = |now: Millis, times: usize| {
+            let leases = vec![(sequence, lease); 1000];
+            for _ in 0..times / leases.len() {
+                let leases = leases.clone();
+                broker.handle(now, Command::Extend { consumer: id, leases }, &mut output);
+                assert!(broker.queues.queue_mut(CHASKI).deadlines.len() <= 2);
+            }
+        };
+        // Within the lease's first millisecond, and within a later one, which has a deadline of its own.
+        extend(Millis(1000), 100_000);
+        extend(Millis(1001), 100_000);
+    }
+}

@@ -70,3 +70,4 @@ pub use rules::RulesEntry;
 pub use snapshot::{Restore, RestoreError, Snapshot};
 pub use states::{StateEntry, StateWrite};
 pub use stats::{Browsed, BrowsedState, QueueStats};
+pub use trie::Trie;

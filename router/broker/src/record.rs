@@ -12,7 +12,7 @@ use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
 use crate::message::{DeadInfo, Message};
 use crate::states::StateWrite;
 
-/// One fact.
+/// One fact. What few records carry is boxed: it is `Published` that counts.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Record {
     /// A message was stored in these queues (`memory` ones included, which a replay leaves out).
@@ -111,7 +111,7 @@ pub enum Record {
         /// When.
         at: Millis,
         /// The whole document.
-        rules: Rules,
+        rules: Box<Rules>,
     },
     /// A start: every recorded lease is lost.
     Started {
@@ -158,7 +158,7 @@ pub enum Record {
         /// The dead-letter queue that keeps it.
         letters: QueueId,
         /// The headers that it gets.
-        info: DeadInfo,
+        info: Box<DeadInfo>,
         /// The message; its block is this record's body.
         message: Message,
     },

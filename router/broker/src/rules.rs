@@ -123,7 +123,7 @@ impl Broker {
                 .effects
                 .push(Held { wait: Wait::NOTHING, effect: Effect::Detached { consumer: consumer.id } });
         }
-        self.commit(Record::Rules { at: now, rules }, true, output);
+        self.commit(Record::Rules { at: now, rules: Box::new(rules) }, true, output);
         self.retimings.retain(|(id, _)| !changed.contains(id));
         self.retimings.extend(changed.into_iter().map(|id| (id, 0)));
         // Limits and single_active may let somebody take more, or another take over.

@@ -93,6 +93,13 @@ pub struct Browsed {
 }
 
 impl Broker {
+    /// How many subscriptions take this topic now.
+    pub fn subscriptions_of(&self, topic: &str) -> u64 {
+        let mut count = 0;
+        self.subscriptions.matching(topic, |_| count += 1);
+        count
+    }
+
     /// Every queue, by name.
     pub fn queues(&self) -> Vec<QueueStats> {
         self.queues.by_name().map(|queue| self.stats(queue)).collect()

@@ -58,6 +58,7 @@ impl Broker {
         let (journaled, reason) = (self.queues.queue(letters).journaled(), info.reason);
         let fits = self.make_room(now, letters, message.body.len() as u64, output);
         let sequence = Sequence(self.draw(output));
+        let info = Box::new(info);
         self.commit(Record::Stillborn { sequence, at: now, letters, info, message }, journaled, output);
         if !fits {
             let record =

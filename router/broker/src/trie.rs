@@ -7,7 +7,7 @@ use crate::hash::HashKey;
 
 /// Values under patterns. A lookup allocates nothing and costs the topic's tokens, not the number of patterns.
 #[derive(Clone, Debug)]
-pub(crate) struct Trie<T> {
+pub struct Trie<T> {
     root: Node<T>,
     key: HashKey,
     len: usize,
@@ -26,6 +26,11 @@ struct Node<T> {
 }
 
 impl<T> Trie<T> {
+    /// An empty one for patterns that no client chooses.
+    pub fn of_rules() -> Trie<T> {
+        Trie::new(HashKey::default())
+    }
+
     /// An empty one. The key keeps clients from choosing tokens that collide.
     pub(crate) fn new(key: HashKey) -> Trie<T> {
         Trie { root: Node::new(key), key, len: 0 }
@@ -42,7 +47,7 @@ impl<T> Trie<T> {
     }
 
     /// Puts a value under a pattern, beside those that are there.
-    pub(crate) fn insert(&mut self, pattern: &str, value: T) {
+    pub fn insert(&mut self, pattern: &str, value: T) {
         let key = self.key;
         let mut node = &mut self.root;
         for token in pattern.as_bytes().split(|byte| *byte == b'.') {
@@ -62,7 +67,7 @@ impl<T> Trie<T> {
 
     /// Calls `visit` with the value of every pattern that matches the topic, in no particular but a stable order. A value
     /// under several matching patterns comes once for each. A first token `*` or `>` matches no topic that begins with `$`.
-    pub(crate) fn for_each_match<'t>(&'t self, topic: &[u8], visit: &mut impl FnMut(&'t T)) {
+    pub fn for_each_match<'t>(&'t self, topic: &[u8], visit: &mut impl FnMut(&'t T)) {
         if self.len > 0 {
             walk(&self.root, Some(topic), topic.first() == Some(&b'$'), visit);
         }

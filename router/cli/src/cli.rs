@@ -54,6 +54,9 @@ pub(crate) struct Connection {
     /// The key of the client's certificate (PEM)
     #[arg(long, global = true, env = "CHASKI_KEY_FILE", value_name = "FILE", value_parser = file())]
     pub(crate) key_file: Option<PathBuf>,
+    /// A file with the client's token, where the router asks for one
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// A file's name; unlike clap's own parser it takes an empty one, since a variable may be set to nothing.

@@ -30,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) cert: Option<PathBuf>,
     /// Its key.
     pub(crate) key_file: Option<PathBuf>,
+    /// The file with its token.
+    pub(crate) token_file: Option<PathBuf>,
     /// Whether stdout is JSON, one object a line.
     pub(crate) json: bool,
     /// The clients that were made.
@@ -39,10 +41,10 @@ pub(crate) struct Context {
 impl Context {
     /// From the command line and the environment; a variable that is empty counts as not set.
     pub(crate) fn new(connection: Connection, json: bool) -> Context {
-        let Connection { url, ca, cert, key_file } = connection;
+        let Connection { url, ca, cert, key_file, token_file } = connection;
         let named = |file: Option<PathBuf>| file.filter(|file| !file.as_os_str().is_empty());
         let (ca, cert, key_file) = (named(ca), named(cert), named(key_file));
-        Context { url, ca, cert, key_file, json, clients: Arc::default() }
+        Context { url, ca, cert, key_file, token_file, json, clients: Arc::default() }
     }
 
     /// Connects to the router.
@@ -57,6 +59,11 @@ impl Context {
             (None, None) => {}
             (Some(_), None) => return Err(crate::failure::usage("--cert needs --key-file beside it")),
             (None, Some(_)) => return Err(crate::failure::usage("--key-file needs --cert beside it")),
+        }
+        if let Some(file) = &self.token_file {
+            let token = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the token in {}", file.display()))?;
+            builder = builder.token(token.trim());
         }
         let client = builder.connect(&self.url).await?;
         self.clients.lock().expect("nobody panics with it").push(client.clone());

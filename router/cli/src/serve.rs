@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// Clients must show a certificate of this authority (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     client_ca: Option<PathBuf>,
+    /// Clients must show a token of this file (or a certificate, with --client-ca): lines `NAME SHA256-OF-TOKEN`
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
     /// Free bytes on the disk below which publishes are refused
     #[arg(long, value_name = "SIZE", value_parser = size)]
     low_disk: Option<u64>,
@@ -117,9 +120,12 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
 
 fn config(args: &Args) -> Config {
     let mut config = Config::dev(&args.data);
+    // Modules are compiled by this very program, in a process of their own.
+    config.module_compiler = std::env::current_exe().ok();
     config.rules = args.rules.clone();
     config.listen = args.listen;
     config.admin = args.admin;
+    config.tokens = args.tokens.clone();
     if let (false, Some(cert), Some(key)) = (args.dev, &args.cert, &args.key) {
         let (cert, key, client_ca) = (cert.clone(), key.clone(), args.client_ca.clone());
         config.tls = TlsConfig::Files { cert, key, client_ca };

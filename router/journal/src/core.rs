@@ -1,9 +1,10 @@
 //! What the parts of a running journal share: the storage, the segments, how far the log is, and whom to tell.
 
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::blobs::BlobError;
 use crate::journal::{Failure, Options, Position, Progress, RoomInfo, SegmentInfo, Stats};
 use crate::segment::Table;
 use crate::spares::Spares;
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     /// Wakes the log's writer when a snapshot wants a sync, or another thread has failed.
     wake: Mutex<Option<Box<dyn Fn() + Send>>>,
     progress: Box<dyn Fn(Progress) + Send + Sync>,
+    /// Held by who writes or removes a blob.
+    blobs: Mutex<()>,
     _lock: Box<dyn StorageLock>,
 }
 
@@ -74,6 +77,7 @@ impl Core {
             moved: Condvar::new(),
             wake: Mutex::new(None),
             progress,
+            blobs: Mutex::new(()),
             _lock: lock,
         }
     }
@@ -103,6 +107,13 @@ impl Core {
             self.tell(Progress::Failed(failure));
             self.wake_writer();
         }
+    }
+
+    /// Whose turn it is to write or remove a blob, while the log goes on.
+    pub(crate) fn blob_turn(&self) -> Result<MutexGuard<'_, ()>, BlobError> {
+        let turn = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = self.status();
+        if status.ended || status.failure.is_some() { Err(BlobError::Ended) } else { Ok(turn) }
     }
 
     fn wake_writer(&self) {

@@ -3,14 +3,15 @@
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::storage::{LockError, Storage, StorageFile, StorageLock};
+use crate::names::BLOBS;
+use crate::storage::{FileInfo, LockError, Storage, StorageFile, StorageLock};
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -81,6 +82,28 @@ impl Storage for DiskStorage {
         Ok(names)
     }
 
+    fn list_in(&self, folder: &str) -> io::Result<Vec<FileInfo>> {
+        let entries = match std::fs::read_dir(self.path.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let about = match entry.metadata() {
+                // Removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                about => about?,
+            };
+            if about.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                files.push(FileInfo { name, bytes: about.len(), modified: about.modified()? });
+            }
+        }
+        Ok(files)
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
         Ok(Arc::new(DiskFile(file)))
@@ -89,7 +112,12 @@ impl Storage for DiskStorage {
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let path = self.path.join(name);
         make_parent(&path)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        if Path::new(name).starts_with(BLOBS) {
+            options.mode(0o600);
+        }
+        let file = options.open(path)?;
         Ok(Arc::new(DiskFile(file)))
     }
 
@@ -104,9 +132,11 @@ impl Storage for DiskStorage {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let lost = self.path.join("lost");
-        if lost.is_dir() {
-            File::open(lost)?.sync_all()?;
+        for folder in ["lost", BLOBS] {
+            let folder = self.path.join(folder);
+            if folder.is_dir() {
+                File::open(folder)?.sync_all()?;
+            }
         }
         File::open(&self.path)?.sync_all()
     }
@@ -128,7 +158,10 @@ impl Storage for DiskStorage {
 
 fn make_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(parent) if !parent.is_dir() => std::fs::create_dir(parent),
+        Some(parent) if !parent.is_dir() => {
+            let mode = if parent.ends_with(BLOBS) { 0o700 } else { 0o777 };
+            std::fs::DirBuilder::new().mode(mode).create(parent)
+        }
         _ => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! What the owner of a journal holds: the trait and its small types. Shaped so that another implementation could append to a
-//! replicated log: append a batch, read from a position, trim before a position, and an append may fail as fenced
+//! replicated log: append a batch, read from a position, trim before a position, and an append may fail as fenced; and what
+//! the records lean on, snapshots and blobs by digest, so that all that the next owner needs is behind one trait
 //! (`tests/fenced.rs` is a small one).
 
 use std::fmt;
@@ -7,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::batch::Batch;
+use crate::blobs::Blobs;
 use crate::reader::Reader;
 use crate::snapshot::SnapshotWriter;
 
@@ -181,8 +183,8 @@ pub enum SnapshotError {
     Ended,
 }
 
-/// A log with one owner. Another implementation hands out its own [`Reader`] and [`SnapshotWriter`]: see [`crate::Fetch`] and
-/// [`crate::SnapshotSink`].
+/// A log with one owner. Another implementation hands out its own [`Reader`], [`SnapshotWriter`] and [`Blobs`]: see
+/// [`crate::Fetch`], [`crate::SnapshotSink`] and [`crate::BlobStore`].
 pub trait Journal: Send {
     /// The position of the next record.
     fn next_position(&self) -> Position;
@@ -198,6 +200,9 @@ pub trait Journal: Send {
 
     /// A handle for reading records back.
     fn reader(&self) -> Reader;
+
+    /// A handle for blobs by digest, which a record names: put one, and append the record once it is there.
+    fn blobs(&self) -> Blobs;
 
     /// How the disk stands.
     fn room(&self) -> RoomInfo;

@@ -1,6 +1,7 @@
 //! The journal: the append-only log that is the truth. Batches of records go to segments, one fdatasync for each group;
-//! recovery tells a torn tail from corruption; snapshots bound what is replayed. It sees bytes and must not know what a
-//! queue is. Every byte on disk is specified in FORMAT.md, and all I/O goes through [`Storage`].
+//! recovery tells a torn tail from corruption; snapshots bound what is replayed; blobs by digest lie beside them. It sees
+//! bytes and must not know what a queue is. Every byte on disk is specified in FORMAT.md, and all I/O goes through
+//! [`Storage`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -25,6 +26,7 @@
 //! ```
 
 mod batch;
+mod blobs;
 mod core;
 mod damage;
 mod disk;
@@ -49,6 +51,7 @@ mod stepped;
 mod storage;
 
 pub use batch::Batch;
+pub use blobs::{BlobDigest, BlobError, BlobInfo, BlobStore, Blobs};
 pub use disk::DiskStorage;
 pub use error::{Corruption, OpenError};
 pub use format::FORMAT_VERSION;
@@ -64,4 +67,4 @@ pub use replay::{Records, ReplayBatch};
 pub use snapshot::{SnapshotSink, SnapshotWriter};
 pub use snapshot_file::SnapshotReader;
 pub use stepped::{Step, SteppedJournal};
-pub use storage::{LockError, Storage, StorageFile, StorageLock};
+pub use storage::{FileInfo, LockError, Storage, StorageFile, StorageLock};

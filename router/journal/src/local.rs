@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use crate::batch::Batch;
+use crate::blobs::{Blobs, LocalBlobs};
 use crate::core::Core;
 use crate::journal::{Failure, Journal, Position, RoomInfo, SegmentInfo, Stats};
 use crate::log::{Log, WriteError};
@@ -115,6 +116,10 @@ impl Journal for LocalJournal {
 
     fn reader(&self) -> Reader {
         Reader::new(self.reads.clone())
+    }
+
+    fn blobs(&self) -> Blobs {
+        LocalBlobs::handle(&self.core)
     }
 
     fn room(&self) -> RoomInfo {

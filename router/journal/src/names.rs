@@ -3,6 +3,9 @@
 /// Held by the process that has the directory open.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// The folder of blobs.
+pub(crate) const BLOBS: &str = "blobs";
+
 /// What ends in this was never finished.
 const UNFINISHED: &str = ".tmp";
 
@@ -20,6 +23,25 @@ pub(crate) fn snapshot(position: u64) -> String {
 
 pub(crate) fn spare(number: u64) -> String {
     format!("{number:020}.spare")
+}
+
+/// A blob's file, named for its digest.
+pub(crate) fn blob(digest: &[u8; 32]) -> String {
+    format!("{BLOBS}/{}", hex(digest))
+}
+
+pub(crate) fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The digest that a name in the folder of blobs stands for; none for a file that is not ours.
+pub(crate) fn parse_blob(name: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    for (at, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(name.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    // Only as it is written: no capitals, no signs, nothing behind it.
+    (hex(&digest) == name).then_some(digest)
 }
 
 pub(crate) fn unfinished(name: &str) -> String {

@@ -113,6 +113,11 @@ pub(crate) fn find(
             Name::Other => {}
         }
     }
+    for file in storage.list_in(names::BLOBS).map_err(failed(&*storage, "cannot list", names::BLOBS))? {
+        if names::parse(&file.name) == Name::Unfinished {
+            recovery.leftovers.push(format!("{}/{}", names::BLOBS, file.name));
+        }
+    }
     snapshots.sort_unstable();
     segments.sort_unstable();
     recovery.find_snapshots(&snapshots)?;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
-use crate::storage::{LockError, Storage, StorageFile, StorageLock};
+use crate::storage::{FileInfo, LockError, Storage, StorageFile, StorageLock};
 
 /// An operation that changes something, as a crash test counts them.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,15 @@ struct Inode {
     live: Vec<u8>,
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
+    /// The number of the operation that last wrote it, which stands for a time.
+    modified: u64,
+}
+
+impl Inode {
+    /// The same file with these bytes, all durable.
+    fn with_bytes(&self, bytes: Vec<u8>) -> Inode {
+        Inode { live: bytes.clone(), durable: bytes, dirty: BTreeSet::new(), modified: self.modified }
+    }
 }
 
 #[derive(Clone)]
@@ -185,7 +195,7 @@ impl SimStorage {
                 }
             }
             if names.values().any(|named| *named == file) {
-                inodes.insert(file, Inode { live: bytes.clone(), durable: bytes, dirty: BTreeSet::new() });
+                inodes.insert(file, inode.with_bytes(bytes));
             }
         }
         let disk = Disk {
@@ -231,10 +241,10 @@ impl SimStorage {
         let file = *disk.live.entry(name.to_owned()).or_insert(fresh);
         disk.next_inode += u64::from(file == fresh);
         disk.durable.insert(name.to_owned(), file);
-        disk.inodes.insert(file, Inode { live: bytes.clone(), durable: bytes, dirty: BTreeSet::new() });
+        disk.inodes.insert(file, Inode::default().with_bytes(bytes));
     }
 
-    /// All files, those below `lost/` too.
+    /// All files, those in folders too.
     pub fn files(&self) -> Vec<String> {
         self.disk().live.keys().cloned().collect()
     }
@@ -323,6 +333,17 @@ impl Storage for SimStorage {
         Ok(self.disk().live.keys().filter(|name| !name.contains('/')).cloned().collect())
     }
 
+    fn list_in(&self, folder: &str) -> io::Result<Vec<FileInfo>> {
+        let disk = self.disk();
+        let file = |(name, file): (&String, &u64)| {
+            let name = name.strip_prefix(folder)?.strip_prefix('/')?.to_owned();
+            let inode = &disk.inodes[file];
+            let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(inode.modified);
+            Some(FileInfo { name, bytes: inode.live.len() as u64, modified })
+        };
+        Ok(disk.live.iter().filter_map(file).collect())
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let file = *self.disk().live.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimFile { storage: self.clone(), file }))
@@ -399,10 +420,11 @@ impl StorageFile for SimFile {
         let start = offset as usize;
         let stop = start + bytes.len();
         disk.grow(self.file, stop)?;
-        let page = disk.page;
+        let (page, now) = (disk.page, disk.operations.len() as u64);
         let inode = disk.inodes.get_mut(&self.file).expect("an open file");
         inode.live[start..stop].copy_from_slice(bytes);
         inode.dirty.extend(start / page..stop.div_ceil(page));
+        inode.modified = now;
         Ok(())
     }
 

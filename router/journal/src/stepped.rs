@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::batch::Batch;
+use crate::blobs::{Blobs, LocalBlobs};
 use crate::core::Core;
 use crate::journal::{Journal, Position, Room, RoomInfo, SegmentInfo, Stats};
 use crate::log::{Log, WriteError};
@@ -95,6 +96,10 @@ impl Journal for SteppedJournal {
 
     fn reader(&self) -> Reader {
         Reader::new(self.reads.clone())
+    }
+
+    fn blobs(&self) -> Blobs {
+        LocalBlobs::handle(&self.core)
     }
 
     fn room(&self) -> RoomInfo {

@@ -1,9 +1,10 @@
 //! The file operations that the journal needs, and nothing else of an operating system: everything that a crash test must
-//! see passes through here. Names are relative to the data directory; a name may begin with `lost/`.
+//! see passes through here. Names are relative to the data directory; a name may begin with `lost/` or `blobs/`.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A lock that is held until it is dropped.
 pub trait StorageLock: Send + Sync {}
@@ -19,6 +20,17 @@ pub enum LockError {
     Io(#[from] io::Error),
 }
 
+/// A file of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+}
+
 /// A directory of files.
 pub trait Storage: Send + Sync + 'static {
     /// Locks the directory for this process through a file of this name, which then holds the process id.
@@ -27,19 +39,23 @@ pub trait Storage: Send + Sync + 'static {
     /// Names of the files in the directory itself, in no particular order.
     fn list(&self) -> io::Result<Vec<String>>;
 
+    /// The files of a folder below the directory, in no particular order; none if the folder isn't there.
+    fn list_in(&self, folder: &str) -> io::Result<Vec<FileInfo>>;
+
     /// Opens a file that exists.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
 
-    /// Makes an empty file; one of that name is emptied.
+    /// Makes an empty file; one of that name is emptied. The folder is made when the name is below one; `blobs` and what is
+    /// in it is for this user alone.
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
 
-    /// Renames, replacing atomically. The directory `lost` is made when `to` is below it.
+    /// Renames, replacing atomically. The folder is made when `to` is below one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Unlinks; a handle that is open keeps working.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes creations, renames and removals durable.
+    /// Makes creations, renames and removals durable, those below a folder too.
     fn sync_dir(&self) -> io::Result<()>;
 
     /// Bytes that an unprivileged process may still allocate.

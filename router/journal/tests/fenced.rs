@@ -1,13 +1,16 @@
 //! The trait fits a log that somebody else keeps (DESIGN, section 9): a shared log in memory whose former owner is fenced,
 //! implemented with the crate's public items only.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use chaski_journal::{
-    Answers, Batch, Failure, Fetch, Journal, Position, Progress, ReadError, Reader, RoomInfo, SegmentInfo,
-    SnapshotError, SnapshotInfo, SnapshotSink, SnapshotWriter, Stats,
+    Answers, Batch, BlobDigest, BlobError, BlobInfo, BlobStore, Blobs, Failure, Fetch, Journal, Position,
+    Progress, ReadError, Reader, RoomInfo, SegmentInfo, SnapshotError, SnapshotInfo, SnapshotSink,
+    SnapshotWriter, Stats,
 };
 
 /// What a replicated log would hold.
@@ -17,6 +20,7 @@ struct Log {
     trimmed: u64,
     snapshot: Option<(Position, Vec<Vec<u8>>)>,
     owner: u64,
+    blobs: BTreeMap<BlobDigest, Bytes>,
 }
 
 type Shared = Arc<Mutex<Log>>;
@@ -52,6 +56,44 @@ impl Fetch for Reads {
         let found = positions.into_iter().map(find).collect();
         drop(log);
         done(found);
+    }
+}
+
+struct Kept {
+    log: Shared,
+    owner: u64,
+}
+
+impl Kept {
+    fn owned(&self) -> Result<MutexGuard<'_, Log>, BlobError> {
+        let log = self.log.lock().unwrap();
+        if log.owner == self.owner { Ok(log) } else { Err(BlobError::Fenced) }
+    }
+}
+
+impl BlobStore for Kept {
+    fn put(&self, digest: BlobDigest, bytes: &[u8]) -> Result<(), BlobError> {
+        self.owned()?.blobs.insert(digest, Bytes::copy_from_slice(bytes));
+        Ok(())
+    }
+
+    fn get(&self, digest: BlobDigest) -> Result<Option<Bytes>, BlobError> {
+        Ok(self.log.lock().unwrap().blobs.get(&digest).cloned())
+    }
+
+    fn list(&self) -> Result<Vec<BlobInfo>, BlobError> {
+        let log = self.log.lock().unwrap();
+        let info = |(digest, bytes): (&BlobDigest, &Bytes)| BlobInfo {
+            digest: *digest,
+            bytes: bytes.len() as u64,
+            modified: SystemTime::UNIX_EPOCH,
+        };
+        Ok(log.blobs.iter().map(info).collect())
+    }
+
+    fn remove(&self, digest: BlobDigest) -> Result<(), BlobError> {
+        self.owned()?.blobs.remove(&digest);
+        Ok(())
     }
 }
 
@@ -103,6 +145,10 @@ impl Journal for Replicated {
 
     fn reader(&self) -> Reader {
         Reader::new(Reads(Arc::clone(&self.log)))
+    }
+
+    fn blobs(&self) -> Blobs {
+        Blobs::new(Kept { log: Arc::clone(&self.log), owner: self.owner })
     }
 
     fn room(&self) -> RoomInfo {
@@ -176,6 +222,19 @@ fn former_owner_is_fenced_and_the_next_one_goes_on_where_the_log_ends() {
     next.reader().read(vec![Position(1)], |found| {
         assert_eq!(found[0].1, Err(ReadError::Gone(Position(1))));
     });
+}
+
+#[test]
+fn next_owner_finds_the_blobs_and_the_former_one_puts_no_more() {
+    let log = Shared::default();
+    let (former, _) = owner(&log);
+    let digest = former.blobs().put(b"a module").unwrap();
+    assert_eq!(digest.to_string(), "sha256:f6c0d945dc8a9e01854484f4e9b123945919e553778d4386d1d939451c038a0c");
+    let (next, _) = owner(&log);
+    assert_eq!(next.blobs().get(digest), Ok(Some(Bytes::from_static(b"a module"))));
+    assert_eq!(former.blobs().put(b"too late"), Err(BlobError::Fenced));
+    next.blobs().remove(digest).unwrap();
+    assert_eq!(next.blobs().list(), Ok(vec![]));
 }
 
 #[test]

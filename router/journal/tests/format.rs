@@ -329,8 +329,23 @@ fn names_are_those_of_the_code() {
         names::damage(7),
         names::snapshot(7),
         names::spare(7),
+        format!("{}/D", names::BLOBS),
         names::unfinished("*"),
         "lost/".to_owned(),
     ];
     assert_eq!(named, code);
+    let digest: [u8; 32] = std::array::from_fn(|at| at as u8 * 8);
+    let hex = "0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8";
+    assert_eq!(names::blob(&digest), format!("{}/{hex}", names::BLOBS));
+    assert_eq!(names::parse_blob(hex), Some(digest));
+    for other in [
+        "",
+        &hex[1..],
+        &hex.to_uppercase(),
+        &format!("{hex}0"),
+        &hex.replacen("00", "+0", 1),
+        &"é".repeat(32),
+    ] {
+        assert_eq!(names::parse_blob(other), None, "{other}");
+    }
 }

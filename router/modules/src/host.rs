@@ -151,6 +151,17 @@ impl Host {
         binary::take(bytes, signature, &self.keys, self.limits.binary_bytes)
     }
 
+    /// The same under other keys and another limit of the size in bytes than the host's own.
+    pub fn take_under(
+        &self,
+        bytes: &[u8],
+        signature: Option<&[u8]>,
+        keys: &TrustedKeys,
+        binary_bytes: usize,
+    ) -> Result<Binary, TakeError> {
+        binary::take(bytes, signature, keys, binary_bytes)
+    }
+
     /// Compiles a binary, or loads its code from the cache. Blocks for as long as that takes, and for other compilations.
     pub fn compile(&self, binary: &Binary) -> Result<Compiled, CompileError> {
         let began = Instant::now();

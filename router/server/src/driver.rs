@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chaski_broker::{
-    Broker, Command, DiskState, Durability, Effect, JudgeError, Millis, OperateError, Output, Position,
-    Progress, PublishError, RulesRefused, RulesVersion, Ticket,
+    Broker, Command, DiskState, Durability, Effect, JobId, JudgeError, Millis, OperateError, Output,
+    Position, Progress, PublishError, RulesRefused, RulesVersion, Ticket,
 };
 use chaski_journal::{Batch, Journal, Room};
 use tokio::sync::{mpsc, oneshot};
@@ -20,8 +20,9 @@ use crate::events;
 use crate::held::{HeldEffects, Marks};
 use crate::mailboxes::{IdMap, Mailboxes};
 use crate::metrics;
+use crate::modules::Filters;
 use crate::progress::ProgressCell;
-use crate::shard::{Answered, ConsumerEvent, Input, Outcome, Passed, Shared};
+use crate::shard::{Answered, ConsumerEvent, Input, NewRules, Outcome, Passed, Shared, WeakShard};
 use crate::upkeep::Upkeep;
 
 /// Inputs handled before effects go out and the journal is looked at again.
@@ -45,7 +46,8 @@ pub struct FatalError(pub String);
 
 enum Waiting {
     Operation(oneshot::Sender<Result<Progress, OperateError>>),
-    Rules(oneshot::Sender<Result<RulesVersion, RulesRefused>>),
+    Rules(oneshot::Sender<Result<RulesVersion, RulesRefused>>, Arc<Filters>),
+    Judged(oneshot::Sender<bool>),
 }
 
 pub(crate) struct Driver {
@@ -53,6 +55,7 @@ pub(crate) struct Driver {
     pub(crate) journal: Box<dyn Journal>,
     clock: Clock,
     shared: Arc<Shared>,
+    shard: WeakShard,
     progress: Arc<ProgressCell>,
     marks: Marks,
     batch: Batch,
@@ -81,12 +84,12 @@ impl Driver {
         broker: Broker,
         journal: Box<dyn Journal>,
         clock: Clock,
-        shared: Arc<Shared>,
+        shard: WeakShard,
         progress: Arc<ProgressCell>,
         output: Output,
         upkeep: Upkeep,
     ) -> Driver {
-        let marks = progress.marks();
+        let (marks, shared) = (progress.marks(), shard.shared());
         let mut driver = Driver {
             broker,
             journal,
@@ -94,6 +97,7 @@ impl Driver {
             batch: Batch::new(0),
             clock,
             shared,
+            shard,
             progress,
             marks,
             batch_sync: true,
@@ -227,10 +231,14 @@ impl Driver {
                 let ticket = self.ticket(Waiting::Operation(answer));
                 self.handle(Command::Operate { ticket, queue, operation });
             }
-            Input::ApplyRules(rules, drop_queues, answer) => {
-                let ticket = self.ticket(Waiting::Rules(answer));
-                let drop_states = Vec::new();
+            Input::ApplyRules(new, answer) => {
+                let NewRules { rules, drop_queues, drop_states, filters } = *new;
+                let ticket = self.ticket(Waiting::Rules(answer, filters));
                 self.handle(Command::ApplyRules { ticket, rules, drop_queues, drop_states });
+            }
+            Input::Judged(writes, jobs, answer) => {
+                let ticket = self.ticket(Waiting::Judged(answer));
+                self.handle(Command::Judged { ticket, writes, jobs });
             }
             Input::Relocate(bodies) => {
                 self.upkeep.relocated(self.broker.position());
@@ -389,8 +397,13 @@ impl Driver {
             Effect::Pass { subscription, body, dropped } => {
                 self.subscriptions.post(subscription.0, Passed { body, dropped });
             }
-            // No session sends what waits for a filter.
-            Effect::Invoke { .. } | Effect::Spare { .. } | Effect::Judged { .. } => {}
+            Effect::Invoke { job } => self.invoke(job),
+            Effect::Spare { job } => self.shared.modules.jobs().spare(job),
+            Effect::Judged { ticket, taken } => {
+                if let Some(Waiting::Judged(answer)) = self.waiting.remove(&ticket.0) {
+                    let _ = answer.send(taken);
+                }
+            }
             Effect::RulesApplied { ticket, outcome } => self.rules_applied(ticket, outcome),
             Effect::Done { ticket, outcome } => {
                 if let Some(Waiting::Operation(answer)) = self.waiting.remove(&ticket.0) {
@@ -408,10 +421,21 @@ impl Driver {
         }
     }
 
+    /// Hands a job to its module's worker, or answers it at once where it can't wait.
+    fn invoke(&mut self, job: JobId) {
+        let Some(shard) = self.shard.upgrade() else { return };
+        if let Some(outcome) = self.shared.modules.invoke(job, &shard) {
+            let (answer, _) = oneshot::channel();
+            let ticket = self.ticket(Waiting::Judged(answer));
+            self.follow_up.push(Command::Judged { ticket, writes: Vec::new(), jobs: vec![(job, outcome)] });
+        }
+    }
+
     /// Swaps the sessions' view, then answers.
     fn rules_applied(&mut self, ticket: Ticket, outcome: Result<RulesVersion, RulesRefused>) {
+        let Some(Waiting::Rules(answer, filters)) = self.waiting.remove(&ticket.0) else { return };
         if let Ok(version) = outcome {
-            let view = crate::start::view(&self.broker);
+            let view = crate::start::view(&self.broker, filters);
             self.shared.notices.send_modify(|notices| {
                 notices.max_payload = view.max_payload;
                 notices.max_headers = view.max_headers;
@@ -422,9 +446,7 @@ impl Driver {
             self.follow_up
                 .push(Command::Announce { message: events::rules_applied(version, &author, self.now) });
         }
-        if let Some(Waiting::Rules(answer)) = self.waiting.remove(&ticket.0) {
-            let _ = answer.send(outcome);
-        }
+        let _ = answer.send(outcome);
     }
 }
 

@@ -76,6 +76,18 @@ pub(crate) fn rules_refused(author: &str, code: Code, detail: &str, now: Millis)
     )
 }
 
+/// A module's version rolled itself back.
+pub(crate) fn module_rolled_back(module: &str, from: &str, to: &str, why: &str, now: Millis) -> Message {
+    let data = json!({ "module": module, "from": from, "to": to, "detail": why });
+    cloud_event("module_rolled_back", Some(module), data, now)
+}
+
+/// A module's version is called no more, but for a probe now and then.
+pub(crate) fn module_suspended(module: &str, digest: &str, why: &str, now: Millis) -> Message {
+    let data = json!({ "module": module, "digest": digest, "detail": why });
+    cloud_event("module_suspended", Some(module), data, now)
+}
+
 /// What an alarm of a queue means and what to do.
 pub(crate) fn alarm_detail(alarm: &str, queue: &str) -> String {
     match alarm {

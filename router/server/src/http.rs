@@ -83,8 +83,18 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     }
 }
 
+/// The figures of every module that has a version.
+fn module_figures(shard: &Shard) -> Vec<(String, chaski_modules::Metrics)> {
+    let view = shard.view();
+    let modules = view.filters.filters.modules.values();
+    let figures = modules
+        .filter_map(|module| Some((module.name.to_string(), module.version.as_ref()?.filter.metrics())));
+    figures.collect()
+}
+
 async fn look(Admin { shard, connections }: &Admin) -> Result<Seen, Refusal> {
     let alarms = standing_alarms(shard).await?;
+    let (modules, instances) = (module_figures(shard), shard.modules().versions().instances());
     let (journal, connections) = (shard.journal(), connections.quic_stats());
     let seen = shard.inspect(move |broker| Seen {
         queues: broker.queues(),
@@ -96,6 +106,8 @@ async fn look(Admin { shard, connections }: &Admin) -> Result<Seen, Refusal> {
         alarms,
         journal,
         connections,
+        modules,
+        instances,
     });
     Ok(seen.await?)
 }

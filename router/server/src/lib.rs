@@ -8,9 +8,11 @@ mod driver;
 mod events;
 mod held;
 mod http;
+mod identity;
 mod mailboxes;
 mod message;
 mod metrics;
+mod modules;
 mod progress;
 mod render;
 mod repair;
@@ -18,6 +20,7 @@ mod session;
 mod shard;
 mod start;
 mod tls;
+mod trimming;
 mod upkeep;
 mod verdicts;
 
@@ -44,6 +47,7 @@ pub use repair::{Lost, Repair, repair};
 pub use start::StartError;
 pub use tls::TlsConfig;
 
+use identity::Doorkeeper;
 use session::Connections;
 use shard::{Input, Shard};
 
@@ -68,10 +72,15 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Certificates.
     pub tls: TlsConfig,
+    /// A file of the tokens' digests; with it a client must show one of them, or a certificate where `tls` takes some.
+    pub tokens: Option<PathBuf>,
     /// Bytes of a journal segment. Default 64 MiB.
     pub segment_bytes: u64,
     /// Free bytes below which publishes are refused. Default 1 GiB.
     pub low_disk_bytes: u64,
+    /// The program that compiles modules when it is called with the argument `compile-module`, see [`compile_child`]: this very build.
+    /// `None` compiles in this process, without limits: for tests.
+    pub module_compiler: Option<PathBuf>,
     /// A snapshot is taken once the journal has grown by this, or by twice the last snapshot if that is more. Default 256 MiB.
     pub snapshot_bytes: u64,
 }
@@ -86,8 +95,10 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7447)),
             admin: SocketAddr::from(([127, 0, 0, 1], 7448)),
             tls: TlsConfig::Dev,
+            tokens: None,
             segment_bytes: options.segment_bytes,
             low_disk_bytes: options.low_disk_bytes,
+            module_compiler: None,
             snapshot_bytes: options.snapshot_min_bytes,
         }
     }
@@ -100,6 +111,7 @@ pub struct Server {
     admin: SocketAddr,
     shard: Shard,
     connections: Connections,
+    doorkeeper: Doorkeeper,
     driver: JoinHandle<Result<(), FatalError>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -108,7 +120,9 @@ impl Server {
     /// Recovers the data directory, applies the rules file, and listens.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         // Certificates and addresses first: they fail fast, and recovery can take seconds.
-        let quic = tls::server_config(&config.tls, config.listen)?;
+        let certificates = matches!(&config.tls, TlsConfig::Files { client_ca: Some(_), .. });
+        let doorkeeper = Doorkeeper::load(config.tokens.as_deref(), certificates)?;
+        let quic = tls::server_config(&config.tls, config.tokens.is_some(), config.listen)?;
         let reset = tls::ResetKey::load(&config.data);
         let endpoint = tls::endpoint(config.listen, quic, &reset)?;
         let taken = |error: std::io::Error| {
@@ -127,7 +141,8 @@ impl Server {
         };
         let data = config.data.clone();
         let seed = uuid::Uuid::now_v7().as_u128() as u64;
-        let recover = tokio::task::spawn_blocking(move || start::start(&data, options, seed));
+        let compiler = config.module_compiler.clone();
+        let recover = tokio::task::spawn_blocking(move || start::start(&data, options, seed, compiler));
         let start::Running { shard, driver } =
             recover.await.map_err(|error| StartError::new(Code::Internal, error.to_string()))??;
 
@@ -135,13 +150,13 @@ impl Server {
             tracing::warn!(%error, "after a crash clients will find out late: the key of stateless resets is not kept");
         }
 
-        let mut tasks = Vec::new();
+        let mut tasks = vec![tokio::spawn(modules::keep(shard.downgrade()))];
         if let Some(file) = config.rules {
             tasks.push(rules::watch::apply_and_watch(shard.clone(), file).await?);
         }
         let connections = Connections::default();
         tasks.push(tokio::spawn(http::serve(http, shard.clone(), connections.clone())));
-        Ok(Server { endpoint, listen, admin, shard, connections, driver, tasks })
+        Ok(Server { endpoint, listen, admin, shard, connections, doorkeeper, driver, tasks })
     }
 
     /// The QUIC address that it listens on.
@@ -156,7 +171,7 @@ impl Server {
 
     /// Serves until `shutdown` is done, then stops in good order: leases are released, everything confirmed is on the disk.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), FatalError> {
-        let Server { endpoint, shard, connections, mut driver, tasks, .. } = self;
+        let Server { endpoint, shard, connections, doorkeeper, mut driver, tasks, .. } = self;
         tokio::pin!(shutdown);
         let handshakes = Arc::new(AtomicUsize::new(0));
         let ended = loop {
@@ -164,7 +179,7 @@ impl Server {
                 () = &mut shutdown => break None,
                 ended = &mut driver => break Some(ended),
                 incoming = endpoint.accept() => match incoming {
-                    Some(incoming) => accept(&shard, &connections, &handshakes, incoming),
+                    Some(incoming) => accept(&shard, &connections, &doorkeeper, &handshakes, incoming),
                     None => break None,
                 },
             }
@@ -198,6 +213,7 @@ fn driver_end(ended: Result<Result<(), FatalError>, tokio::task::JoinError>) -> 
 fn accept(
     shard: &Shard,
     connections: &Connections,
+    doorkeeper: &Doorkeeper,
     handshakes: &Arc<AtomicUsize>,
     incoming: quinn::Incoming,
 ) {
@@ -207,12 +223,13 @@ fn accept(
         return;
     }
     let (shard, connections, handshakes) = (shard.clone(), connections.clone(), Arc::clone(handshakes));
+    let doorkeeper = doorkeeper.clone();
     handshakes.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(async move {
         let outcome = incoming.await;
         handshakes.fetch_sub(1, Ordering::Relaxed);
         match outcome {
-            Ok(connection) => session::serve(shard, connections, connection).await,
+            Ok(connection) => session::serve(shard, connections, doorkeeper, connection).await,
             Err(error) => tracing::debug!(%error, "handshake failed"),
         }
     });

@@ -32,8 +32,8 @@ pub(crate) fn compose(head: &Head<'_>, payload: &[u8]) -> Message {
     to_broker(&block, &head)
 }
 
-/// Decodes and checks a client's block against the limits in force.
-pub(crate) fn check<'a>(block: &'a [u8], max_payload: u32, max_headers: u32) -> Result<Head<'a>, Refusal> {
+/// Decodes and checks a client's block against the limits in force; answers its head and where its payload begins.
+pub(crate) fn check(block: &[u8], max_payload: u32, max_headers: u32) -> Result<(Head<'_>, usize), Refusal> {
     let refuse = |error: HeadError| Refusal::new(error.code(), error.to_string());
     let (head, payload_at) = Head::decode(block).map_err(refuse)?;
     head.check(max_headers).map_err(refuse)?;
@@ -42,10 +42,11 @@ pub(crate) fn check<'a>(block: &'a [u8], max_payload: u32, max_headers: u32) -> 
         let detail = format!("a payload of {payload} bytes, where max_payload allows {max_payload}");
         return Err(Refusal::new(Code::PayloadTooLarge, detail));
     }
-    Ok(head)
+    Ok((head, payload_at))
 }
 
-fn span_in(block: &[u8], text: &str) -> Span {
+/// Where a text that was decoded from this block lies in it.
+pub(crate) fn span_in(block: &[u8], text: &str) -> Span {
     let start = text.as_ptr() as usize - block.as_ptr() as usize;
     assert!(start + text.len() <= block.len(), "a head borrows from the block that it was decoded from");
     Span { start: start as u32, len: text.len() as u32 }

@@ -111,6 +111,9 @@ pub(crate) struct Seen {
     pub(crate) alarms: Vec<chaski_protocol::admin::Alarm>,
     pub(crate) journal: JournalInfo,
     pub(crate) connections: Vec<quinn::ConnectionStats>,
+    /// By name, the versions in force.
+    pub(crate) modules: Vec<(String, chaski_modules::Metrics)>,
+    pub(crate) instances: u32,
 }
 
 /// Everything, as Prometheus reads it.
@@ -122,6 +125,8 @@ pub(crate) fn render(seen: &Seen) -> String {
         seen.queues.iter().for_each(queue);
         router(seen);
         quic(&seen.connections);
+        seen.modules.iter().for_each(|(name, figures)| module(name, figures));
+        gauge!("chaski_module_instances_all").set(f64::from(seen.instances));
     });
     let mut text = recorder().render();
     text.push_str(&fresh.handle().render());
@@ -152,6 +157,17 @@ fn describe() {
     describe_gauge!("chaski_journal_snapshot_bytes", Unit::Bytes, "Bytes of the newest snapshot.");
     describe_gauge!("chaski_journal_segments", "Segments of the journal.");
     describe_gauge!("chaski_journal_free_bytes", Unit::Bytes, "Free bytes on the journal's disk.");
+    describe_counter!("chaski_module_calls_total", "Calls of a module's version in force.");
+    describe_counter!("chaski_module_messages_total", "Messages that a module's version in force judged.");
+    describe_counter!(
+        "chaski_module_errors_total",
+        "Failed calls of a module's version in force, by cause; a failed batch fails several."
+    );
+    describe_gauge!("chaski_module_call_seconds", Unit::Seconds, "What a call takes, by quantile.");
+    describe_gauge!("chaski_module_memory_bytes", Unit::Bytes, "Memory of a module's instances.");
+    describe_gauge!("chaski_module_instances", "Instances of a module.");
+    describe_gauge!("chaski_module_instances_all", "Instances of all modules, former versions included.");
+    describe_gauge!("chaski_module_compile_seconds", Unit::Seconds, "What its compilation took.");
     describe_gauge!("chaski_quic_connections", "Connections of clients.");
     describe_gauge!("chaski_quic_packets_lost", "Packets lost on the connections that are open now.");
     describe_gauge!(
@@ -206,6 +222,23 @@ fn quic(connections: &[quinn::ConnectionStats]) {
     gauge!("chaski_quic_rtt_seconds_sum").set(rtt);
 }
 
+/// Counters begin anew with each version.
+fn module(name: &str, figures: &chaski_modules::Metrics) {
+    let label = || name.to_owned();
+    counter!("chaski_module_calls_total", "module" => label()).absolute(figures.calls);
+    counter!("chaski_module_messages_total", "module" => label()).absolute(figures.messages);
+    for (cause, count) in &figures.errors {
+        counter!("chaski_module_errors_total", "module" => label(), "cause" => *cause).absolute(*count);
+    }
+    for (quantile, call) in [("0.5", figures.call_p50), ("0.99", figures.call_p99)] {
+        gauge!("chaski_module_call_seconds", "module" => label(), "quantile" => quantile)
+            .set(call.as_secs_f64());
+    }
+    gauge!("chaski_module_memory_bytes", "module" => label()).set(figures.memory_bytes as f64);
+    gauge!("chaski_module_instances", "module" => label()).set(figures.instances as f64);
+    gauge!("chaski_module_compile_seconds", "module" => label()).set(figures.compile_time.as_secs_f64());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +254,8 @@ mod tests {
             alarms: Vec::new(),
             journal: JournalInfo::default(),
             connections: Vec::new(),
+            modules: Vec::new(),
+            instances: 0,
         }
     }
 

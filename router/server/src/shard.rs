@@ -9,19 +9,24 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use chaski_broker::{
     Attach, Bindings, Broker, Command, ConnectionId, ConsumerId, Delivery, Message, OperateError, Operation,
-    Progress, PublisherId, QueueId, Rules, RulesRefused, RulesVersion, SubscriptionId, Targets,
+    Progress, PublisherId, QueueId, Rules, RulesRefused, RulesVersion, SubscriptionId,
 };
 use chaski_broker::{
     Attached, Confirmation, Lease, PublishError, Sequence, SettleError, TransactionError, UnknownQueue,
 };
+use chaski_broker::{JobId, StateWrite};
 use chaski_journal::Reader;
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::modules::{FilterSet, Filters, JobOutcome, Modules, Resolved};
 
 /// What sessions see of the rules: replaced whole when a document is applied.
 pub(crate) struct View {
     /// Topics to queues, with the rules version.
     pub bindings: Arc<Bindings>,
+    /// The filters of each topic and queue.
+    pub filters: Arc<FilterSet>,
     /// The limit of a payload in bytes.
     pub max_payload: u32,
     /// The limit of headers in bytes.
@@ -34,9 +39,9 @@ impl View {
         self.bindings.version()
     }
 
-    /// The queues that take a topic.
-    pub(crate) fn resolve(&self, topic: &str) -> Targets {
-        self.bindings.resolve(topic)
+    /// Where a topic leads.
+    pub(crate) fn resolve(&self, topic: &str) -> Resolved {
+        self.filters.resolve(topic)
     }
 }
 
@@ -94,6 +99,17 @@ pub(crate) struct Passed {
     pub(crate) dropped: u64,
 }
 
+/// Rules that are ready to be put in force.
+pub(crate) struct NewRules {
+    pub(crate) rules: Rules,
+    /// Queues that may vanish with messages in them.
+    pub(crate) drop_queues: Vec<String>,
+    /// Modules whose state may go.
+    pub(crate) drop_states: Vec<String>,
+    /// The modules, ready to judge.
+    pub(crate) filters: Arc<Filters>,
+}
+
 /// What the driver takes in.
 pub(crate) enum Input {
     Commands(Vec<Command>),
@@ -113,7 +129,9 @@ pub(crate) enum Input {
     CloseSubscription(SubscriptionId),
     Inspect(Box<dyn FnOnce(&Broker) + Send>),
     Operate(QueueId, Operation, oneshot::Sender<Result<Progress, OperateError>>),
-    ApplyRules(Rules, Vec<String>, oneshot::Sender<Result<RulesVersion, RulesRefused>>),
+    ApplyRules(Box<NewRules>, oneshot::Sender<Result<RulesVersion, RulesRefused>>),
+    /// What filters that keep state made of jobs. Answered whether it was taken.
+    Judged(Vec<(String, Vec<StateWrite>)>, Vec<(JobId, JobOutcome)>, oneshot::Sender<bool>),
     /// Bodies read from a segment that is to go.
     Relocate(Vec<(chaski_broker::Position, Bytes)>),
     /// A snapshot ended.
@@ -142,6 +160,7 @@ pub(crate) struct Shared {
     pub(crate) notices: watch::Sender<Notices>,
     pub(crate) reader: Reader,
     pub(crate) started_ms: u64,
+    pub(crate) modules: Arc<Modules>,
     ids: AtomicU64,
 }
 
@@ -152,6 +171,24 @@ pub(crate) struct Shard {
     shared: Arc<Shared>,
 }
 
+/// A handle that doesn't keep the shard running.
+pub(crate) struct WeakShard {
+    input: mpsc::WeakSender<Input>,
+    shared: Arc<Shared>,
+}
+
+impl WeakShard {
+    /// What all handles share.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// A handle, as long as somebody else has one.
+    pub(crate) fn upgrade(&self) -> Option<Shard> {
+        Some(Shard { input: self.input.upgrade()?, shared: Arc::clone(&self.shared) })
+    }
+}
+
 impl Shard {
     pub(crate) fn new(
         input: mpsc::Sender<Input>,
@@ -159,7 +196,8 @@ impl Shard {
         notices: Notices,
         reader: Reader,
         started_ms: u64,
-    ) -> (Shard, Arc<Shared>) {
+        modules: Arc<Modules>,
+    ) -> Shard {
         let shared = Arc::new(Shared {
             view: ArcSwap::from_pointee(view),
             journal: Mutex::default(),
@@ -167,9 +205,10 @@ impl Shard {
             notices: watch::Sender::new(notices),
             reader,
             started_ms,
+            modules,
             ids: AtomicU64::new(1),
         });
-        (Shard { input, shared: Arc::clone(&shared) }, shared)
+        Shard { input, shared }
     }
 
     /// A number that names a connection, stream or subscription; never used twice in this process.
@@ -226,12 +265,32 @@ impl Shard {
     /// Applies rules; answered when they are durable and the sessions see them.
     pub(crate) async fn apply_rules(
         &self,
-        rules: Rules,
-        drop_queues: Vec<String>,
+        rules: NewRules,
     ) -> Result<Result<RulesVersion, RulesRefused>, Stopped> {
         let (answer, answered) = oneshot::channel();
-        self.send(Input::ApplyRules(rules, drop_queues, answer)).await?;
+        self.send(Input::ApplyRules(Box::new(rules), answer)).await?;
         answered.await.map_err(|_| Stopped)
+    }
+
+    /// Hands in what filters that keep state made of jobs. False: the disk is full, and nothing of it was done.
+    pub(crate) async fn judged(
+        &self,
+        writes: Vec<(String, Vec<StateWrite>)>,
+        jobs: Vec<(JobId, JobOutcome)>,
+    ) -> Result<bool, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Input::Judged(writes, jobs, answer)).await?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// The modules, and the work that they have under way.
+    pub(crate) fn modules(&self) -> &Arc<Modules> {
+        &self.shared.modules
+    }
+
+    /// A handle that doesn't keep the shard running.
+    pub(crate) fn downgrade(&self) -> WeakShard {
+        WeakShard { input: self.input.downgrade(), shared: Arc::clone(&self.shared) }
     }
 
     /// Publishes a message of the router's own.

@@ -1,6 +1,6 @@
 //! From a data directory to a running shard: recovery, the broker's state, the driver's task.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::driver::{Driver, FatalError, since};
+use crate::modules::{self, FilterSet, Filters, MessageBounds, Modules};
 use crate::progress::ProgressCell;
 use crate::render;
 use crate::rules;
@@ -63,7 +64,12 @@ pub(crate) struct Running {
 }
 
 /// Recovers what is in the directory and starts the driver. Blocks while it reads.
-pub(crate) fn start(data: &Path, options: Options, seed: u64) -> Result<Running, StartError> {
+pub(crate) fn start(
+    data: &Path,
+    options: Options,
+    seed: u64,
+    compiler: Option<PathBuf>,
+) -> Result<Running, StartError> {
     let begun = Instant::now();
     let storage = storage(data)?;
     let mut recovery = chaski_journal::open(Arc::new(storage), options)?;
@@ -95,7 +101,8 @@ pub(crate) fn start(data: &Path, options: Options, seed: u64) -> Result<Running,
     tracing::info!(records, took = since(begun), data = %data.display(), "journal recovered");
 
     let (input, inputs) = mpsc::channel(INPUTS);
-    let view = view(&broker);
+    let modules = Modules::new(data.join("code"), compiler, journal.blobs())?;
+    let view = view(&broker, filters(&broker, &modules)?);
     let notices = Notices {
         dedup_window_ms: broker.dedup_window_ms(),
         max_payload: view.max_payload,
@@ -103,10 +110,19 @@ pub(crate) fn start(data: &Path, options: Options, seed: u64) -> Result<Running,
         stopping: false,
     };
     let upkeep = Upkeep::new(input.downgrade(), broker.position());
-    let (shard, shared) = Shard::new(input, view, notices, journal.reader(), clock.now().0);
-    let driver = Driver::new(broker, Box::new(journal), clock, shared, progress, output, upkeep);
+    let named = named_binaries(&broker);
+    let shard = Shard::new(input, view, notices, journal.reader(), clock.now().0, Arc::new(modules));
+    modules::sweep(&shard, &named);
+    let weak = shard.downgrade();
+    let driver = Driver::new(broker, Box::new(journal), clock, weak, progress, output, upkeep);
     let driver = tokio::spawn(driver.run(inputs));
     Ok(Running { shard, driver })
+}
+
+/// The binaries that kept versions of the rules name.
+fn named_binaries(broker: &Broker) -> Vec<[u8; 32]> {
+    let history = broker.rules_history().flat_map(|entry| entry.modules.iter());
+    history.chain(&broker.rules().modules).filter_map(|pin| pin.binary).collect()
 }
 
 /// The broker as the newest whole snapshot has it; an empty one when there is none yet.
@@ -148,8 +164,29 @@ pub(crate) fn storage(data: &Path) -> Result<DiskStorage, StartError> {
 }
 
 /// What sessions see of the broker's current rules.
-pub(crate) fn view(broker: &Broker) -> View {
+pub(crate) fn view(broker: &Broker, filters: Arc<Filters>) -> View {
     // The document was checked before it was journaled; one of an older version may lack what is new.
-    let limits = rules::message_limits(&broker.rules().document);
-    View { bindings: broker.bindings(), max_payload: limits.max_payload, max_headers: limits.max_headers }
+    let rules::MessageLimits { max_payload, max_headers } = rules::message_limits(&broker.rules().document);
+    let bindings = broker.bindings();
+    let bounds = MessageBounds { max_payload, max_headers };
+    let filters = Arc::new(FilterSet::new(filters, Arc::clone(&bindings), bounds));
+    View { bindings, filters, max_payload, max_headers }
+}
+
+/// The modules of the rules that were in force, ready to judge; what can't be made waits for a deploy.
+fn filters(broker: &Broker, modules: &Modules) -> Result<Arc<Filters>, StartError> {
+    let rules = broker.rules();
+    let checked = rules::check(&rules.document).map_err(|errors| {
+        let detail = format!(
+            "the rules in force (version {}) are not valid for this version of the router, so nothing is served: start the version that \
+             applied them and change them\n{errors}",
+            rules.version
+        );
+        StartError::new(Code::RulesInvalid, detail)
+    })?;
+    let (filters, problems) = modules.filters_at_start(&checked, &rules.modules);
+    for problem in problems {
+        tracing::error!(code = %problem.code, detail = %problem.detail, "a module cannot be used: what would reach it is refused");
+    }
+    Ok(filters)
 }

@@ -68,7 +68,7 @@ pub enum TlsConfig {
         cert: PathBuf,
         /// Its private key.
         key: PathBuf,
-        /// Authorities of client certificates; with it every client must show one.
+        /// Authorities of client certificates; with it every client must show one, or a token where the router knows some.
         client_ca: Option<PathBuf>,
     },
 }
@@ -138,7 +138,12 @@ impl From<TlsError> for StartError {
 }
 
 /// The configuration of an endpoint that will listen on `listen`.
-pub(crate) fn server_config(config: &TlsConfig, listen: SocketAddr) -> Result<quinn::ServerConfig, TlsError> {
+/// A client that may come with a token needs no certificate.
+pub(crate) fn server_config(
+    config: &TlsConfig,
+    tokens: bool,
+    listen: SocketAddr,
+) -> Result<quinn::ServerConfig, TlsError> {
     match config {
         TlsConfig::Dev if !listen.ip().is_loopback() => Err(TlsError::NotLoopback(listen)),
         TlsConfig::Dev => server_config_with_dev_ca(&dev_ca_path().ok_or(TlsError::NoHome)?),
@@ -146,7 +151,7 @@ pub(crate) fn server_config(config: &TlsConfig, listen: SocketAddr) -> Result<qu
             let chain = certificates(cert)?;
             let key = private_key(key)?;
             let clients = client_ca.as_deref().map(authorities).transpose()?;
-            quic_config(chain, key, clients)
+            quic_config(chain, key, clients.map(|roots| (roots, tokens)))
         }
     }
 }
@@ -215,7 +220,7 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
 fn quic_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    clients: Option<RootCertStore>,
+    clients: Option<(RootCertStore, bool)>,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let refused = |error: &dyn std::fmt::Display| TlsError::Refused(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -224,9 +229,10 @@ fn quic_config(
         .map_err(|error| refused(&error))?;
     let builder = match clients {
         None => builder.with_no_client_auth(),
-        Some(roots) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| refused(&error))?)
+        Some((roots, optional)) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| refused(&error))?)
         }
     };
     let mut tls = builder.with_single_cert(chain, key).map_err(|error| refused(&error))?;

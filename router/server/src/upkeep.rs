@@ -1,7 +1,6 @@
 //! What keeps the journal short: snapshots, relocation and trimming. It decides when; the driver does it between batches, and
 //! nothing here reads the disk on the driver's task.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use chaski_journal::{Journal, SegmentInfo, SnapshotInfo};
 use tokio::sync::mpsc;
 
 use crate::shard::{Input, JournalInfo, Shared};
+use crate::trimming::Trimming;
 
 /// Segments are looked at this often.
 const LOOK_EVERY_MS: u64 = 1000;
@@ -30,12 +30,7 @@ pub(crate) struct Upkeep {
     snapshot_running: bool,
     /// The segment that is being emptied.
     relocating: Option<SegmentInfo>,
-    /// Where the log stood when a body last left a segment, by the segment's first position.
-    relocated_at: BTreeMap<u64, Position>,
-    /// Where the log stood when a segment was first seen without live bodies, by the segment's first position.
-    emptied_at: BTreeMap<u64, Position>,
-    /// Where the log stood at the start: bodies may have left any segment before it shortly before.
-    started_at: Position,
+    trimming: Trimming,
 }
 
 impl Upkeep {
@@ -46,9 +41,7 @@ impl Upkeep {
             next_look: Millis(0),
             snapshot_running: false,
             relocating: None,
-            relocated_at: BTreeMap::new(),
-            emptied_at: BTreeMap::new(),
-            started_at,
+            trimming: Trimming::new(started_at),
         }
     }
 
@@ -123,16 +116,12 @@ impl Upkeep {
         if let Some(segment) = self.relocating.take() {
             // The records come after `position`; one command's worth of room makes the comparison safe.
             let after = Position(position.0 + RELOCATE_BODIES as u64);
-            self.relocated_at.insert(segment.first.0, after);
+            self.trimming.relocated(segment.first.0, after);
         }
         self.next_look = Millis(0);
     }
 
     /// Lets go of segments without live bodies, and begins to empty one that has few.
-    ///
-    /// The broker runs ahead of the disk: what settled the last message of a segment must be durable before the segment goes,
-    /// or a power cut would bring back a message without its body. And both kept snapshots must be newer than the last
-    /// relocation out of it (SEMANTICS, The journal).
     fn trim(&mut self, synced: Position, broker: &Broker, journal: &mut dyn Journal, shared: &Arc<Shared>) {
         let Some(before) = journal.trimmable_before() else { return };
         for segment in journal.segments() {
@@ -143,12 +132,7 @@ impl Upkeep {
             let range = Position(first)..=Position(segment.last.0);
             let live = broker.live_bytes(range.clone());
             if live == 0 {
-                let emptied = *self.emptied_at.entry(first).or_insert(broker.position());
-                let old = if first <= self.started_at.0 { self.started_at } else { Position(0) };
-                let moved = self.relocated_at.get(&first).copied().unwrap_or(old);
-                if emptied <= synced && moved.0 < before.0 {
-                    self.emptied_at.remove(&first);
-                    self.relocated_at.remove(&first);
+                if self.trimming.may_go(first, broker.position(), synced, Position(before.0)) {
                     journal.trim(segment.first..=segment.last);
                 }
             } else if live * 100 < segment.bytes * RELOCATE_BELOW_PERCENT && self.relocating.is_none() {

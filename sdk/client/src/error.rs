@@ -1,6 +1,6 @@
 //! One error enum a verb. Each says its code and whether the same call may succeed later; its text is a sentence to act on.
 
-use chaski_protocol::{Code, Refusal};
+use chaski_protocol::{Code, Refusal, TokenError};
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum ConnectError {
     /// A CA, certificate or key of this side that can't be read or used.
     #[error("{0}")]
     Certificate(String),
+    /// A token that can't be sent. The sentence doesn't repeat it.
+    #[error(transparent)]
+    BadToken(#[from] TokenError),
     /// No CA to trust, or a router that isn't trusted, or that doesn't trust this client.
     #[error("{0}")]
     Tls(String),
@@ -39,7 +42,9 @@ impl ConnectError {
     /// The code in the one table.
     pub fn code(&self) -> Code {
         match self {
-            ConnectError::BadUrl { .. } | ConnectError::Certificate(_) => Code::BadRequest,
+            ConnectError::BadUrl { .. } | ConnectError::Certificate(_) | ConnectError::BadToken(_) => {
+                Code::BadRequest
+            }
             ConnectError::Tls(_) => Code::Unauthenticated,
             ConnectError::Unreachable { .. } | ConnectError::Socket(_) => Code::Unreachable,
             ConnectError::Refused(refusal) => refusal.code,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use chaski_protocol::frames::{Notice, Open, Opening};
-use chaski_protocol::{Code, Refusal, decode};
+use chaski_protocol::{Code, Refusal, check_token, decode};
 use chaski_protocol::{
     DEFAULT_MAX_HEADERS, DEFAULT_MAX_PAYLOAD, MAX_COMMAND_FRAME, MIN_DEDUP_WINDOW_MS, VERSION,
 };
@@ -64,6 +64,9 @@ pub(crate) struct Control {
 
 impl Shared {
     pub(crate) fn new(url: &str, options: Options) -> Result<Shared, ConnectError> {
+        if let Some(token) = &options.token {
+            check_token(&token.0)?;
+        }
         Ok(Shared {
             client_id: options.client_id.unwrap_or_else(id::client_id),
             transport: Transport::new(url, &options)?,
@@ -147,6 +150,7 @@ impl Shared {
             version: VERSION,
             client: self.client_id,
             sdk: concat!("chaski-client ", env!("CARGO_PKG_VERSION")),
+            token: self.options.token.as_ref().map(|token| token.0.as_str()),
         };
         let welcomed = tokio::time::timeout(
             self.options.connect_timeout,

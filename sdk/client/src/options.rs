@@ -1,5 +1,6 @@
 //! How a client is built: certificates, windows, patience. Every setting has a default that a first program can leave alone.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,11 +17,22 @@ pub(crate) enum Pem {
     Bytes(Vec<u8>),
 }
 
+/// A bearer token, which no debug output shows.
+#[derive(Clone)]
+pub(crate) struct Token(pub(crate) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
 /// All settings of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) ca: Option<Pem>,
     pub(crate) identity: Option<(Pem, Pem)>,
+    pub(crate) token: Option<Token>,
     pub(crate) client_id: Option<u128>,
     pub(crate) bind: Option<SocketAddr>,
     pub(crate) in_flight: u64,
@@ -39,6 +51,7 @@ impl Default for Options {
         Options {
             ca: None,
             identity: None,
+            token: None,
             client_id: None,
             bind: None,
             in_flight: 16_384,
@@ -97,6 +110,13 @@ impl ClientBuilder {
     /// The client's own certificate and key as PEM bytes.
     pub fn identity_pem(mut self, cert: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> ClientBuilder {
         self.options.identity = Some((Pem::Bytes(cert.into()), Pem::Bytes(key.into())));
+        self
+    }
+
+    /// A bearer token, by which the router knows this client where it is started with `--tokens`: 1 to 4,096 bytes of visible
+    /// ASCII, as they are, without white space around them. A router that knows no tokens refuses it.
+    pub fn token(mut self, token: impl Into<String>) -> ClientBuilder {
+        self.options.token = Some(Token(token.into()));
         self
     }
 
@@ -174,5 +194,25 @@ impl ClientBuilder {
     /// in the background.
     pub async fn connect(self, url: impl AsRef<str>) -> Result<Client, ConnectError> {
         Client::open(url.as_ref(), self.options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_in_no_debug_output() {
+        let builder = Client::builder().token("swordfish");
+        assert!(!format!("{builder:?}").contains("swordfish"));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_cannot_be_sent_is_refused_before_anything_is() {
+        for token in ["", "sword fish", "swordfish\n", &"t".repeat(4097)] {
+            let error = Client::builder().token(token).ca_pem("").connect("quic://127.0.0.1:1").await;
+            let error = error.map(|_| ()).expect_err("it cannot be sent");
+            assert!(matches!(error, ConnectError::BadToken(_)), "{error}");
+        }
     }
 }

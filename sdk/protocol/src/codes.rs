@@ -85,7 +85,7 @@ codes! {
     40 Internal "internal" false "The router failed on its own; the log tells why.";
     41 BadRequest "bad_request" false "The request is not valid.";
     42 Conflict "conflict" true "Another change came first; look and try again.";
-    43 Unauthenticated "unauthenticated" false "The certificate was not accepted.";
+    43 Unauthenticated "unauthenticated" false "The certificate or token was not accepted.";
 }
 
 impl fmt::Display for Code {

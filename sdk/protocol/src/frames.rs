@@ -19,6 +19,8 @@ pub enum Open<'a> {
         client: u128,
         /// The SDK's name and version, for the router's log.
         sdk: &'a str,
+        /// The bearer token by which the router knows this client ([`check_token`](crate::check_token)); never logged.
+        token: Option<&'a str>,
     },
     /// A publish stream: [`PublishFrame`]s one way, [`PublishAnswer`]s the other.
     Publish,

@@ -7,6 +7,7 @@ mod codes;
 mod confirms;
 mod limits;
 mod message;
+mod token;
 mod topic;
 mod units;
 
@@ -17,7 +18,10 @@ pub use codec::{DecodeError, decode, encode_frame, encode_frame_with, next_frame
 pub use codes::{Code, Refusal};
 pub use limits::*;
 pub use message::{Head, HeadError, check_message_id};
-pub use topic::{Pattern, TopicError, check_pattern, check_publish_topic, check_topic, pattern_matches};
+pub use token::{TokenError, check_token};
+pub use topic::{
+    Pattern, TopicError, check_pattern, check_publish_topic, check_topic, pattern_matches, shown,
+};
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size};
 
 /// The ALPN name of this version of the protocol.

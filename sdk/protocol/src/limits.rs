@@ -27,6 +27,9 @@ pub const MAX_QUEUE_NAME: usize = 200;
 /// A reason (reject, fail) in bytes; it becomes a header.
 pub const MAX_REASON: usize = 1024;
 
+/// A bearer token in bytes.
+pub const MAX_TOKEN: usize = 4096;
+
 /// Priorities are 0..=9.
 pub const MAX_PRIORITY: u8 = 9;
 

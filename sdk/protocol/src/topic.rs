@@ -109,7 +109,7 @@ fn check_tokens(text: &str, code: Code, wildcard: impl Fn(&str, bool) -> bool) -
 }
 
 /// The beginning of a name as a sentence shows it: a refusal stays short, whatever a peer sends.
-pub(crate) fn shown(name: &str) -> String {
+pub fn shown(name: &str) -> String {
     name.chars().take(64).collect::<String>().escape_debug().to_string()
 }
 

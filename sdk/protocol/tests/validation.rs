@@ -1,8 +1,8 @@
 //! The rules of names in DESIGN section 1, one test for each, with the limits from both sides.
 
 use chaski_protocol::{
-    Code, DEFAULT_MAX_HEADERS, Head, MAX_DURATION_MS, MAX_ID, MAX_KEY, MAX_PRIORITY, MAX_TOPIC, Pattern,
-    check_message_id, check_pattern, check_publish_topic, check_topic, pattern_matches,
+    Code, DEFAULT_MAX_HEADERS, Head, MAX_DURATION_MS, MAX_ID, MAX_KEY, MAX_PRIORITY, MAX_TOKEN, MAX_TOPIC,
+    Pattern, check_message_id, check_pattern, check_publish_topic, check_token, check_topic, pattern_matches,
 };
 
 /// White space and control characters of all kinds: ASCII, Latin-1, and far up.
@@ -299,4 +299,19 @@ fn times_have_bounds() {
     let last = (1 << 62) - 1;
     assert_eq!((at(0), at(last), at(last + 1)), (Ok(()), Ok(()), Err(Code::BadMessage)));
     assert_eq!(head(Head { timestamp_ms: u64::MAX, ..message() }), Ok(()));
+}
+
+#[test]
+fn a_token_has_1_to_4096_bytes_of_visible_ascii() {
+    assert_eq!(MAX_TOKEN, 4096);
+    for token in ["t".to_owned(), "t".repeat(4096), (b'!'..=b'~').map(char::from).collect()] {
+        assert_eq!(check_token(&token), Ok(()), "{token}");
+    }
+    for token in ["".to_owned(), "t".repeat(4097), "swörd".to_owned()] {
+        assert!(check_token(&token).is_err(), "{token}");
+    }
+    for bad in BAD_CHARACTERS {
+        let error = check_token(&format!("sword{bad}fish")).expect_err("it is not visible");
+        assert!(!error.to_string().contains("sword"), "{error}");
+    }
 }

@@ -49,7 +49,7 @@ impl Raw {
     pub async fn hello(router: &Router) -> Raw {
         let mut raw =
             Raw::with_alpn(router, chaski_protocol::ALPN).await.expect("the router takes its own protocol");
-        let hello = Open::Hello { version: chaski_protocol::VERSION, client: 7, sdk: "raw" };
+        let hello = Open::Hello { version: chaski_protocol::VERSION, client: 7, sdk: "raw", token: None };
         let mut control = raw.open(&hello).await;
         control.opening(|opening| assert!(matches!(opening, Opening::Welcome { .. }), "{opening:?}")).await;
         raw.control = Some(control);

@@ -9,7 +9,11 @@ pub fn filtered() -> Filtered {
 
 /// Rules with these modules.
 pub fn with_modules(rules: Rules, modules: &[&str]) -> Rules {
-    let pins = modules.iter().map(|name| ModulePin { name: (*name).to_owned(), binary: Some([7; 32]) });
+    let pins = modules.iter().map(|name| ModulePin {
+        name: (*name).to_owned(),
+        binary: Some([7; 32]),
+        signature: None,
+    });
     Rules { modules: pins.collect(), ..rules }
 }
 

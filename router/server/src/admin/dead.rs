@@ -6,7 +6,7 @@ use chaski_broker::{DeadReason, Message, Operation, Select, Sequence};
 use chaski_protocol::admin::{Count, DeadView, MessageView};
 use chaski_protocol::{Code, Head, MAX_PAGE, Refusal};
 
-use super::{messages, operate_refusal, queue_id, queues, repeat, views};
+use super::{messages, operate_refusal, queue_id, queues, rejudge, repeat, views};
 use crate::message::compose;
 use crate::shard::Shard;
 
@@ -77,7 +77,17 @@ pub(super) async fn redrive(shard: &Shard, redrive: Redrive) -> Result<Count, Re
         let select = Select { reason, id: id.clone(), through: None };
         Operation::Redrive { select, limit }
     };
-    let count = repeat(shard, source, queue, most, make).await?;
+    let mut count = repeat(shard, source, queue, most, make).await?;
+    if count.stopped.is_none() {
+        let id = redrive.id.as_deref().map(str::as_bytes);
+        let wanted = rejudge::Wanted { source, queue, reason, id, most: most - count.count };
+        let judged = rejudge::rejudge(shard, &wanted).await;
+        let judged = match judged {
+            Err(refusal) if count.count > 0 => Count { count: 0, stopped: Some(refusal.detail) },
+            judged => judged?,
+        };
+        count = Count { count: count.count + judged.count, stopped: judged.stopped };
+    }
     match redrive.id {
         Some(id) if count.count == 0 && count.stopped.is_none() => Err(unknown_letter(source, &id)),
         _ => Ok(count),

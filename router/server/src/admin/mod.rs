@@ -2,14 +2,17 @@
 
 mod dead;
 mod messages;
+mod modules;
 mod queues;
+mod rejudge;
 mod rules;
 mod status;
+mod trace;
 mod views;
 
 use chaski_broker::{OperateError, Operation, Progress, QueueId};
 use chaski_protocol::admin::{AdminRequest, Count, Done};
-use chaski_protocol::{Code, Refusal};
+use chaski_protocol::{Code, Refusal, shown};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -42,12 +45,8 @@ pub(crate) async fn answer(
         R::QueuePurge { queue } => json(queues::purge(shard, &queue).await?),
         R::QueuePause { queue } => done(queues::once(shard, &queue, Operation::Pause).await?),
         R::QueueResume { queue } => done(queues::once(shard, &queue, Operation::Resume).await?),
-        R::QueueCancel { queue, id } => {
-            done(queues::once(shard, &queue, Operation::Cancel { id: id.into() }).await?)
-        }
-        R::QueueUnpark { queue, key } => {
-            done(queues::once(shard, &queue, Operation::Unpark { key: key.into() }).await?)
-        }
+        R::QueueCancel { queue, id } => done(queues::cancel(shard, &queue, &id).await?),
+        R::QueueUnpark { queue, key } => done(queues::unpark(shard, &queue, &key).await?),
         R::Peek { queue, after, limit } => json(messages::page(shard, &queue, after, limit).await?),
         R::DlqList => json(dead::list(shard).await?),
         R::DlqShow { queue, after, limit } => json(dead::show(shard, &queue, after, limit).await?),
@@ -57,30 +56,44 @@ pub(crate) async fn answer(
         }
         R::DlqPurge { queue } => json(dead::purge(shard, &queue).await?),
         R::RulesCheck { document } => json(rules::check(document).await?),
-        R::RulesDiff { document, files: _ } => json(rules::diff(shard, document).await?),
-        R::RulesApply { document, files: _, drop_queues, drop_states: _ } => {
-            json(rules::apply(shard, author, &document, &drop_queues).await?)
+        R::RulesDiff { document, files } => json(rules::diff(shard, document, files).await?),
+        R::RulesApply { document, files, drop_queues, drop_states } => {
+            let drops = rules::Drops { queues: drop_queues, states: drop_states };
+            json(rules::apply(shard, author, document, files, drops).await?)
         }
         R::RulesShow => json(rules::show(shard).await?),
         R::RulesHistory => json(rules::history(shard).await?),
-        R::RulesRollback { version, drop_queues, drop_states: _ } => {
-            json(rules::rollback(shard, author, version, &drop_queues).await?)
+        R::RulesRollback { version, drop_queues, drop_states } => {
+            let drops = rules::Drops { queues: drop_queues, states: drop_states };
+            json(rules::rollback(shard, author, version, drops).await?)
         }
-        R::ModuleDeploy { .. }
-        | R::ModuleList
-        | R::ModuleShow { .. }
-        | R::ModuleHistory { .. }
-        | R::ModuleRollback { .. }
-        | R::ModuleShadow { .. }
-        | R::ModulePromote { .. }
-        | R::ModuleState { .. }
-        | R::Trace { .. } => Err(no_modules()),
+        R::ModuleDeploy { name, digest, signature, params, force } => {
+            let asked = modules::Asked { name, digest, signature, params, force };
+            json(modules::deploy(shard, author, asked).await?)
+        }
+        R::ModuleList => json(modules::list(shard).await?),
+        R::ModuleShow { name } => json(modules::show(shard, &name).await?),
+        R::ModuleHistory { name } => json(modules::history(shard, &name).await?),
+        R::ModuleRollback { name } => json(modules::roll_back(shard, author, &name).await?),
+        R::ModuleShadow { name, digest, signature, for_ms } => {
+            json(modules::shadow(shard, &name, &digest, signature, for_ms).await?)
+        }
+        R::ModulePromote { name } => json(modules::promote(shard, author, &name).await?),
+        R::ModuleState { name, key, after, limit } => {
+            json(modules::state(shard, &name, key, after, limit).await?)
+        }
+        R::Trace { topic, id, key, headers, payload, priority, ttl_ms, reply_to, publish } => {
+            let asked =
+                trace::Asked { topic, id, key, headers, payload, priority, ttl_ms, reply_to, publish };
+            json(trace::trace(shard, asked).await?)
+        }
     }
 }
 
-/// To everything that asks for modules, which this router doesn't run.
-pub(crate) fn no_modules() -> Refusal {
-    Refusal::new(Code::Internal, "this router runs no modules")
+/// A digest as `sha256:HEX`.
+fn digest(text: &str) -> Result<[u8; 32], Refusal> {
+    let parsed: Result<chaski_modules::Digest, _> = text.parse();
+    parsed.map(|digest| digest.0).map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
 }
 
 fn json(answer: impl Serialize) -> Result<Value, Refusal> {
@@ -99,7 +112,9 @@ async fn queue_id(shard: &Shard, name: &str) -> Result<QueueId, Refusal> {
     found.ok_or_else(|| unknown_queue(name))
 }
 
-fn unknown_queue(name: &str) -> Refusal {
+/// The sentence for a queue that isn't there.
+pub(crate) fn unknown_queue(name: &str) -> Refusal {
+    let name = shown(name);
     Refusal::new(
         Code::UnknownQueue,
         format!("there is no queue `{name}`; `chaski queue list` names them all"),
@@ -145,9 +160,7 @@ fn operate_refusal(name: &str, error: OperateError) -> Refusal {
     match error {
         OperateError::UnknownQueue => unknown_queue(name),
         OperateError::UnknownId => {
-            let detail = format!(
-                "queue `{name}` has nothing by that name: it is unknown, processed, or with a consumer now"
-            );
+            let detail = format!("what was named is no longer in queue `{name}`; look again and repeat");
             Refusal::new(Code::UnknownId, detail)
         }
         OperateError::NotAllowed => {

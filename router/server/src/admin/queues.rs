@@ -1,8 +1,8 @@
 //! `chaski queue`: looking at queues and operating on one.
 
-use chaski_broker::{Operation, Progress};
-use chaski_protocol::Refusal;
+use chaski_broker::{OperateError, Operation, Progress};
 use chaski_protocol::admin::{Count, QueueView};
+use chaski_protocol::{Code, Refusal, shown};
 
 use super::{operate_refusal, queue_id, repeat, unknown_queue, views};
 use crate::shard::Shard;
@@ -41,8 +41,46 @@ pub(super) async fn purge(shard: &Shard, name: &str) -> Result<Count, Refusal> {
     repeat(shard, name, queue, there, |limit| Operation::Purge { limit }).await
 }
 
-/// An operation of one step.
+/// Removes the message with this id.
+pub(super) async fn cancel(shard: &Shard, name: &str, id: &str) -> Result<Progress, Refusal> {
+    step(shard, name, Operation::Cancel { id: id.to_owned().into() }, || {
+        let id = shown(id);
+        format!(
+            "queue `{name}` has no message with id `{id}` to cancel: it was never there, is processed or dead, or is with a \
+             consumer now"
+        )
+    })
+    .await
+}
+
+/// Lets a parked key go on.
+pub(super) async fn unpark(shard: &Shard, name: &str, key: &str) -> Result<Progress, Refusal> {
+    step(shard, name, Operation::Unpark { key: key.to_owned().into() }, || {
+        let key = shown(key);
+        format!(
+            "key `{key}` of queue `{name}` is not parked by a dead letter, so there is nothing to let go on"
+        )
+    })
+    .await
+}
+
+/// An operation of one step that names nothing but the queue.
 pub(super) async fn once(shard: &Shard, name: &str, operation: Operation) -> Result<Progress, Refusal> {
     let queue = queue_id(shard, name).await?;
     shard.operate(queue, operation).await?.map_err(|error| operate_refusal(name, error))
+}
+
+/// An operation of one step; `unknown` says that what it names isn't there.
+async fn step(
+    shard: &Shard,
+    name: &str,
+    operation: Operation,
+    unknown: impl FnOnce() -> String,
+) -> Result<Progress, Refusal> {
+    let queue = queue_id(shard, name).await?;
+    let outcome = shard.operate(queue, operation).await?;
+    outcome.map_err(|error| match error {
+        OperateError::UnknownId => Refusal::new(Code::UnknownId, unknown()),
+        error => operate_refusal(name, error),
+    })
 }

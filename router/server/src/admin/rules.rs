@@ -1,12 +1,14 @@
 //! `chaski rules`, and `queue create` and `delete`, which edit the document. Parsing runs beside the runtime's tasks, since a
 //! document can be large.
 
-use chaski_broker::{Rules, RulesVersion};
+use std::collections::BTreeMap;
+
+use chaski_broker::{ModulePin, Rules, RulesVersion};
 use chaski_protocol::admin::{RulesChange, RulesCheck, RulesDiff, RulesEntry, RulesView};
 use chaski_protocol::{Code, Refusal};
 
 use crate::render::rfc3339;
-use crate::rules::{self, Checked, EditError};
+use crate::rules::{self, Binaries, Change, Checked, EditError, Wanted};
 use crate::shard::Shard;
 
 /// Checks a document.
@@ -16,22 +18,48 @@ pub(super) async fn check(document: String) -> Result<RulesCheck, Refusal> {
 }
 
 /// What a document would change.
-pub(super) async fn diff(shard: &Shard, document: String) -> Result<RulesDiff, Refusal> {
-    let current = shard.inspect(|broker| broker.rules().clone()).await?;
-    let version = current.version.0;
-    let changes =
-        beside(move || Ok::<_, Refusal>(rules::diff(&current, &checked(&document)?.rules))).await??;
-    Ok(RulesDiff { version, changes })
+pub(super) async fn diff(
+    shard: &Shard,
+    document: String,
+    files: Vec<(String, String)>,
+) -> Result<RulesDiff, Refusal> {
+    let wanted = Wanted { document, binaries: Binaries::Named(named(files)?) };
+    let (version, changes) = rules::difference(shard, wanted).await?;
+    Ok(RulesDiff { version: version.0, changes })
 }
 
 /// Applies a document.
 pub(super) async fn apply(
     shard: &Shard,
     author: &str,
-    document: &str,
-    drop_queues: &[String],
+    document: String,
+    files: Vec<(String, String)>,
+    drops: Drops,
 ) -> Result<RulesChange, Refusal> {
-    rules::apply(shard, &format!("rules apply, {author}"), document, drop_queues).await
+    let wanted = Wanted { document, binaries: Binaries::Named(named(files)?) };
+    let by = drops.change(format!("rules apply, {author}"));
+    rules::change(shard, by, |_| Ok(wanted.clone())).await
+}
+
+/// The module files that were uploaded with a document, by path as written in it.
+fn named(files: Vec<(String, String)>) -> Result<BTreeMap<String, ModulePin>, Refusal> {
+    let pin = |(path, digest): (String, String)| {
+        let binary = Some(super::digest(&digest)?);
+        Ok((path, ModulePin { name: String::new(), binary, signature: None }))
+    };
+    files.into_iter().map(pin).collect()
+}
+
+/// What may be lost by a change.
+pub(super) struct Drops {
+    pub(super) queues: Vec<String>,
+    pub(super) states: Vec<String>,
+}
+
+impl Drops {
+    fn change(self, author: String) -> Change {
+        Change { author, drop_queues: self.queues, drop_states: self.states, ..Change::default() }
+    }
 }
 
 /// The document in force.
@@ -86,22 +114,22 @@ pub(super) async fn rollback(
     shard: &Shard,
     author: &str,
     version: u64,
-    drop_queues: &[String],
+    drops: Drops,
 ) -> Result<RulesChange, Refusal> {
     let found = shard.inspect(move |broker| {
-        let document = broker
-            .rules_history()
-            .find(|entry| entry.version.0 == version)
-            .map(|entry| entry.document.clone());
+        let kept = broker.rules_history().find(|entry| entry.version.0 == version);
+        let kept = kept.map(|entry| (entry.document.clone(), entry.modules.clone()));
         // Version 0 is the empty document of a new shard, and never in the history.
-        document.or_else(|| (version == 0).then(String::new))
+        kept.or_else(|| (version == 0).then(Default::default))
     });
-    let document = found.await?.ok_or_else(|| {
+    let (document, pins) = found.await?.ok_or_else(|| {
         let detail =
             format!("there is no rules version {version}; `chaski rules history` lists those that are kept");
         Refusal::new(Code::UnknownId, detail)
     })?;
-    rules::apply(shard, &format!("rollback to {version}, {author}"), &document, drop_queues).await
+    let wanted = Wanted { document, binaries: Binaries::Kept(pins) };
+    let by = Change { always: true, ..drops.change(format!("rollback to {version}, {author}")) };
+    rules::change(shard, by, |_| Ok(wanted.clone())).await
 }
 
 /// Adds a queue to the document.
@@ -113,9 +141,11 @@ pub(super) async fn create_queue(
     set: &[(String, String)],
 ) -> Result<RulesChange, Refusal> {
     let edit = |current: &Rules| {
-        rules::create_queue(&current.document, queue, bind, set).map_err(|error| refusal(&error))
+        let created = rules::create_queue(&current.document, queue, bind, set);
+        created.map(Wanted::document).map_err(|error| refusal(&error))
     };
-    rules::change(shard, &format!("queue create, {author}"), &[], edit).await
+    let by = Change { author: format!("queue create, {author}"), ..Change::default() };
+    rules::change(shard, by, edit).await
 }
 
 /// Takes a queue out of the document.
@@ -125,13 +155,15 @@ pub(super) async fn delete_queue(
     queue: &str,
     drop_messages: bool,
 ) -> Result<RulesChange, Refusal> {
-    let edit =
-        |current: &Rules| rules::delete_queue(&current.document, queue).map_err(|error| refusal(&error));
-    let dropped = [queue.to_owned()];
+    let edit = |current: &Rules| {
+        let deleted = rules::delete_queue(&current.document, queue);
+        deleted.map(Wanted::document).map_err(|error| refusal(&error))
+    };
     // Looked up first, so that a name that does not exist is answered as such.
     super::queue_id(shard, queue).await?;
-    let drop_queues = if drop_messages { &dropped[..] } else { &[] };
-    rules::change(shard, &format!("queue delete, {author}"), drop_queues, edit).await
+    let drop_queues = if drop_messages { vec![queue.to_owned()] } else { Vec::new() };
+    let by = Change { author: format!("queue delete, {author}"), drop_queues, ..Change::default() };
+    rules::change(shard, by, edit).await
 }
 
 fn checked(document: &str) -> Result<Checked, Refusal> {

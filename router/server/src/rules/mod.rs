@@ -18,7 +18,7 @@ use chaski_broker::{Rules, RulesVersion};
 use chaski_protocol::{DEFAULT_MAX_HEADERS, DEFAULT_MAX_PAYLOAD};
 use serde::Deserialize;
 
-pub(crate) use apply::{apply, change};
+pub(crate) use apply::{Binaries, Change, Wanted, change, difference};
 pub use diff::diff;
 pub use edit::{EditError, create_queue, delete_queue, set_module};
 pub use errors::{RulesError, RulesErrors};

@@ -76,6 +76,12 @@ impl From<&ModulesTable> for ModuleOptions {
     }
 }
 
+impl Default for ModuleOptions {
+    fn default() -> Self {
+        ModuleOptions::from(&ModulesTable::default())
+    }
+}
+
 /// The names below these tables as the document has them, in its order.
 pub(super) struct Order {
     pub(super) modules: Vec<String>,

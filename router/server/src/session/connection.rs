@@ -1,19 +1,21 @@
 //! One connection: its streams are accepted and each gets a task; datagrams are publishes without a confirm.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaski_broker::{Command, ConnectionId, Publish, Way};
+use chaski_broker::{Command, ConnectionId, Publish};
 use chaski_protocol::frames::{Open, Opening};
 use chaski_protocol::{Code, MAX_ADMIN_FRAME, Refusal, decode};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::identity::{Doorkeeper, Identity};
 use crate::message;
 use crate::session::frames::{Ended, FrameReader, answer, close, refuse};
-use crate::session::{consume, control, publish, subscribe};
+use crate::session::judged::{self, Unjudged};
+use crate::session::{consume, control, publish, subscribe, upload};
 use crate::shard::Shard;
 
 /// How long a stream waits for the connection's hello, and for its own first frame.
@@ -65,12 +67,27 @@ pub(crate) struct Peer {
     pub(crate) connections: Connections,
     /// The client instance, once it said hello.
     pub(crate) client: watch::Sender<Option<u128>>,
+    pub(crate) doorkeeper: Doorkeeper,
+    /// Who the client is; known before `client` is.
+    pub(crate) identity: OnceLock<Identity>,
     /// Room for large admin calls.
     large: Arc<Semaphore>,
 }
 
+impl Peer {
+    /// Waits for room for something large.
+    pub(super) async fn room_for_much(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.large).acquire_owned().await.expect("it is never closed")
+    }
+}
+
 /// Serves a connection until it ends.
-pub(crate) async fn serve(shard: Shard, connections: Connections, connection: Connection) {
+pub(crate) async fn serve(
+    shard: Shard,
+    connections: Connections,
+    doorkeeper: Doorkeeper,
+    connection: Connection,
+) {
     let id = ConnectionId(shard.next_id());
     connections.add(id, &connection);
     let peer = Arc::new(Peer {
@@ -79,6 +96,8 @@ pub(crate) async fn serve(shard: Shard, connections: Connections, connection: Co
         connection,
         connections: connections.clone(),
         client: watch::Sender::new(None),
+        doorkeeper,
+        identity: OnceLock::new(),
         large: Arc::new(Semaphore::new(LARGE_OPENS)),
     });
     let datagrams = tokio::spawn(datagrams(Arc::clone(&peer)));
@@ -125,7 +144,7 @@ async fn first(
     if !greeted(peer).await {
         return Err(not_greeted());
     }
-    let permit = Arc::clone(&peer.large).acquire_owned().await.expect("it is never closed");
+    let permit = peer.room_for_much().await;
     frames.set_limit(MAX_ADMIN_FRAME);
     let first = tokio::time::timeout(LARGE_WITHIN, frames.next()).await.map_err(late)??;
     Ok((first, frames, Some(permit)))
@@ -145,18 +164,18 @@ async fn open(peer: &Arc<Peer>, send: &mut SendStream, mut frames: FrameReader, 
         return not_greeted();
     }
     match open {
-        Open::Hello { version, client, sdk } => {
-            control::serve(peer, send, frames, version, client, sdk).await
+        Open::Hello { version, client, sdk, token } => {
+            if let Err(refusal) = control::admit(peer, version, client, sdk, token) {
+                return Ended::Broken(refusal);
+            }
+            control::serve(peer, send, frames).await
         }
         Open::Publish => publish::serve(peer, send, frames).await,
-        Open::Consume { queue, credit, filters: _ } => {
-            consume::serve(peer, send, frames, queue, credit).await
+        Open::Consume { queue, credit, filters } => {
+            consume::serve(peer, send, frames, queue, credit, &filters).await
         }
-        Open::Subscribe { pattern, filters: _ } => subscribe::serve(peer, send, frames, pattern).await,
-        Open::Upload { .. } => {
-            refuse(send, &crate::admin::no_modules()).await;
-            Ended::Finished
-        }
+        Open::Subscribe { pattern, filters } => subscribe::serve(peer, send, frames, pattern, &filters).await,
+        Open::Upload { bytes } => upload::serve(peer, send, frames, bytes).await,
         Open::Admin => admin(peer, send, &first[header..]).await,
     }
 }
@@ -176,7 +195,11 @@ async fn admin(peer: &Peer, send: &mut SendStream, request: &[u8]) -> Ended {
             return Ended::Finished;
         }
     };
-    let author = format!("client {}", peer.connection.remote_address());
+    let identity = peer.identity.get().unwrap_or(&Identity::Anybody);
+    let author = match identity {
+        Identity::Anybody => format!("{identity} {}", peer.connection.remote_address()),
+        known => format!("{known} at {}", peer.connection.remote_address()),
+    };
     match crate::admin::answer(&peer.shard, &peer.connections, &author, request).await {
         Ok(json) => {
             let json = serde_json::to_vec(&json).expect("JSON values can be written");
@@ -199,26 +222,37 @@ async fn datagrams(peer: Arc<Peer>) {
             continue;
         }
         let view = peer.shard.view();
-        let head = match message::check(&block, view.max_payload, view.max_headers) {
-            Ok(head) => head,
+        let (head, payload_at) = match message::check(&block, view.max_payload, view.max_headers) {
+            Ok(checked) => checked,
             Err(refusal) => {
                 tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
                 continue;
             }
         };
-        let targets = view.resolve(head.topic);
         let message = message::to_broker(&block, &head);
+        let (way, work) = judged::way(&view.filters, &view.resolve(head.topic), &message, &head, payload_at);
         let publish = Publish {
             publisher: None,
             number: 0,
             rules: view.version(),
             mandatory: false,
             message,
-            way: Way::Direct(targets),
+            way,
             job: None,
         };
-        if peer.shard.command(Command::Publish(publish)).await.is_err() {
-            break;
+        let works = work.map(|work| (0, work)).into_iter().collect();
+        let unjudged = Unjudged { number: 0, command: Command::Publish(publish), works };
+        for one in judged::judge(peer.shard.modules(), vec![unjudged]).await {
+            match one {
+                Ok(command) => {
+                    if peer.shard.command(command).await.is_err() {
+                        return;
+                    }
+                }
+                Err((_, refusal)) => {
+                    tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
+                }
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::render;
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, refuse, write};
+use crate::session::named::{self, Fate};
 use crate::session::ring::Ring;
 use crate::shard::{ConsumerEvent, Input, read_bodies};
 
@@ -33,7 +34,15 @@ pub(crate) async fn serve(
     frames: FrameReader,
     queue: &str,
     credit: u32,
+    filters: &[&str],
 ) -> Ended {
+    let filters = match named::check(&peer.shard.view(), filters) {
+        Ok(filters) => filters,
+        Err(refusal) => {
+            refuse(send, &refusal).await;
+            return Ended::Finished;
+        }
+    };
     if credit > MAX_CREDIT {
         let detail = format!("a credit is at most {MAX_CREDIT}, this one {credit}");
         refuse(send, &Refusal::new(Code::LimitExceeded, detail)).await;
@@ -52,6 +61,8 @@ pub(crate) async fn serve(
             let mut session = Session {
                 peer,
                 consumer,
+                queue: queue.to_owned(),
+                filters,
                 frames,
                 number: 0,
                 unanswered: 0,
@@ -70,8 +81,7 @@ pub(crate) async fn serve(
         }
         Some(ConsumerEvent::Attached(Err(UnknownQueue))) => {
             let _ = peer.shard.send(Input::CloseConsumer { consumer, release: true }).await;
-            let detail = format!("there is no queue `{queue}`; `chaski queue list` names those there are");
-            refuse(send, &Refusal::new(Code::UnknownQueue, detail)).await;
+            refuse(send, &crate::admin::unknown_queue(queue)).await;
             Ended::Finished
         }
         _ => unreachable!("the first event of a consumer answers its attach"),
@@ -81,6 +91,9 @@ pub(crate) async fn serve(
 struct Session<'a> {
     peer: &'a Peer,
     consumer: ConsumerId,
+    queue: String,
+    /// The filters that it named.
+    filters: Vec<String>,
     frames: FrameReader,
     number: u64,
     unanswered: usize,
@@ -123,19 +136,18 @@ impl Session<'_> {
 
     /// What the driver says: deliveries, answers, the end.
     async fn events(&mut self, send: &mut SendStream, events: Vec<ConsumerEvent>) -> Result<(), Ended> {
-        let mut bodies = self.fetch(&events).await?.into_iter();
+        let bodies = self.fetch(&events).await?;
+        let mut bodies = self.bodies(&events, bodies).await.into_iter();
         let mut sent = 0;
         for event in events {
             match event {
                 ConsumerEvent::Deliver(delivery) => {
                     sent += 1;
-                    let body = match &delivery.body {
-                        Body::Here(body) => Some(body.clone()),
-                        Body::At(_) => bodies.next().expect("one body for each that was fetched"),
-                    };
-                    match body {
-                        Some(body) if !self.closing => self.encode_delivery(&delivery, &body),
-                        Some(_) => self.release(&delivery).await?,
+                    let fate = bodies.next().expect("one for each delivery");
+                    match fate {
+                        Some(_) if self.closing => self.settle(&delivery, BrokerVerdict::Release).await?,
+                        Some(Fate::Deliver(body)) => self.encode_delivery(&delivery, &body),
+                        Some(fate) => self.filtered(&delivery, fate).await?,
                         None => {}
                     }
                 }
@@ -178,6 +190,43 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// One fate for each delivery, in order; `None` for a body that is lost.
+    async fn bodies(&self, events: &[ConsumerEvent], fetched: Vec<Option<Bytes>>) -> Vec<Option<Fate>> {
+        let mut fetched = fetched.into_iter();
+        let deliveries = events.iter().filter_map(|event| match event {
+            ConsumerEvent::Deliver(delivery) => Some(delivery),
+            _ => None,
+        });
+        let bodies: Vec<Option<Bytes>> = deliveries
+            .map(|delivery| match &delivery.body {
+                Body::Here(body) => Some(body.clone()),
+                Body::At(_) => fetched.next().expect("one body for each that was fetched"),
+            })
+            .collect();
+        if self.filters.is_empty() || self.closing {
+            return bodies.into_iter().map(|body| body.map(Fate::Deliver)).collect();
+        }
+        let whole = bodies.iter().flatten().cloned().collect();
+        let mut fates = named::judge(&self.peer.shard, &self.filters, whole).await.into_iter();
+        bodies.into_iter().map(|body| body.and_then(|_| fates.next())).collect()
+    }
+
+    /// A delivery that a filter keeps from the consumer.
+    async fn filtered(&self, delivery: &Delivery, fate: Fate) -> Result<(), Ended> {
+        let outcome = match &fate {
+            Fate::Drop => "dropped",
+            Fate::Dead { .. } => "rejected",
+            _ => "later",
+        };
+        let queue = self.queue.clone();
+        metrics::counter!("chaski_consumer_filtered_total", "queue" => queue, "outcome" => outcome)
+            .increment(1);
+        match fate.settlement() {
+            Some(verdict) => self.settle(delivery, verdict).await,
+            None => Ok(()),
+        }
+    }
+
     /// Reads the bodies that are not in memory, in order; one that is lost is `None`, and the broker is told.
     async fn fetch(&self, events: &[ConsumerEvent]) -> Result<Vec<Option<Bytes>>, Ended> {
         let mut positions = Vec::new();
@@ -217,10 +266,10 @@ impl Session<'_> {
         encode_frame(&ConsumeFrame::Delivery(frame), &[body], &mut self.out);
     }
 
-    async fn release(&self, delivery: &Delivery) -> Result<(), Ended> {
+    /// Ends a lease for the router's own reasons.
+    async fn settle(&self, delivery: &Delivery, verdict: BrokerVerdict) -> Result<(), Ended> {
         let Delivery { sequence, lease, .. } = *delivery;
-        let settle =
-            Settle { consumer: self.consumer, number: 0, sequence, lease, verdict: BrokerVerdict::Release };
+        let settle = Settle { consumer: self.consumer, number: 0, sequence, lease, verdict };
         Ok(self.peer.shard.command(Command::Settle(settle)).await?)
     }
 

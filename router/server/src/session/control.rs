@@ -9,27 +9,34 @@ use quinn::SendStream;
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, write};
 
-pub(crate) async fn serve(
-    peer: &Arc<Peer>,
-    send: &mut SendStream,
-    mut frames: FrameReader,
+/// Takes a hello, or says why the connection ends.
+pub(crate) fn admit(
+    peer: &Peer,
     version: u32,
     client: u128,
     sdk: &str,
-) -> Ended {
+    token: Option<&str>,
+) -> Result<(), Refusal> {
     if version != VERSION {
         let detail = format!(
             "this router speaks version {VERSION} of the protocol, the client {version}; update the older one"
         );
-        return Ended::Broken(Refusal::new(Code::BadVersion, detail));
+        return Err(Refusal::new(Code::BadVersion, detail));
     }
+    let identity = peer.doorkeeper.identify(&peer.connection, token)?;
+    tracing::debug!(connection = peer.id.0, %sdk, client = format!("{client:032x}"), %identity, "hello");
+    let said_before = peer.identity.set(identity).is_err();
+    let first = peer.client.send_if_modified(|known| known.is_none() && known.replace(client).is_none());
+    if said_before || !first {
+        return Err(Refusal::new(Code::BadFrame, "a connection says hello once"));
+    }
+    Ok(())
+}
+
+/// Welcomes it, and tells what changes.
+pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, mut frames: FrameReader) -> Ended {
     let mut notices = peer.shard.notices();
     let mut told = *notices.borrow_and_update();
-    let first = peer.client.send_if_modified(|known| known.is_none() && known.replace(client).is_none());
-    if !first {
-        return Ended::Broken(Refusal::new(Code::BadFrame, "a connection says hello once"));
-    }
-    tracing::debug!(connection = peer.id.0, %sdk, client = format!("{client:032x}"), "hello");
     let welcome = Opening::Welcome {
         server: concat!("chaski ", env!("CARGO_PKG_VERSION")),
         dedup_window_ms: told.dedup_window_ms,

@@ -77,6 +77,26 @@ impl FrameReader {
         }
     }
 
+    /// Everything that follows, raw, when it is exactly so long.
+    pub(crate) async fn rest(mut self, bytes: usize) -> Result<Bytes, Ended> {
+        let wrong = |found: &str| {
+            let detail = format!("{bytes} raw bytes were announced, and {found} came");
+            Err(Ended::Broken(Refusal::new(Code::BadFrame, detail)))
+        };
+        loop {
+            if self.buffer.len() > bytes {
+                return wrong("more");
+            }
+            self.buffer.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) if self.buffer.len() == bytes => return Ok(self.buffer.freeze()),
+                Ok(0) => return wrong("fewer"),
+                Ok(_) => {}
+                Err(_) => return Err(Ended::Lost),
+            }
+        }
+    }
+
     /// The next frame. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Bytes, Ended> {
         loop {

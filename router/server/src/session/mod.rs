@@ -5,8 +5,11 @@ mod connection;
 mod consume;
 mod control;
 mod frames;
+mod judged;
+mod named;
 mod publish;
 mod ring;
 mod subscribe;
+mod upload;
 
 pub(crate) use connection::{Connections, serve};

@@ -17,8 +17,10 @@ use tokio::sync::mpsc;
 
 use crate::driver::publish_refusal;
 use crate::message;
+use crate::modules::{Resolved, Work};
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, write};
+use crate::session::judged::{self, Unjudged};
 use crate::session::ring::Ring;
 use crate::shard::{Answered, Input, Outcome, Shard, View};
 
@@ -48,7 +50,7 @@ pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, frames: Frame
         id,
         frames,
         view: peer.shard.view(),
-        last_topic: (Bytes::new(), Targets::from([])),
+        last_topic: nowhere(),
         number: 0,
         ring: Ring::new(),
         sizes: std::collections::VecDeque::new(),
@@ -65,7 +67,7 @@ struct Session<'a> {
     frames: FrameReader,
     view: Arc<View>,
     /// Most publishes follow one on the same topic.
-    last_topic: (Bytes, Targets),
+    last_topic: (Bytes, Resolved),
     number: u64,
     ring: Ring<Outcome>,
     /// Bytes of the frames that are not answered yet.
@@ -117,49 +119,64 @@ impl Session<'_> {
     async fn read_ready(&mut self) -> Result<(), Ended> {
         self.refresh_view();
         self.frames.set_limit(MAX_MESSAGE_FRAME);
-        let mut commands = Vec::new();
+        let mut unjudged = Vec::new();
         while self.sizes.len() < MAX_IN_FLIGHT as usize && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES {
             let Some(frame) = self.frames.ready()? else { break };
             self.number += 1;
             self.sizes.push_back(frame.len() as u32);
             self.in_flight_bytes += frame.len();
             match self.command(frame)? {
-                Ok(command) => commands.push(command),
+                Ok(one) => unjudged.push(one),
                 Err(refusal) => self.ring.put(self.number, Outcome::Refused(refusal)),
             }
-            if commands.len() == COMMANDS_A_BATCH {
-                self.peer.shard.send(Input::Commands(std::mem::take(&mut commands))).await?;
+            if unjudged.len() == COMMANDS_A_BATCH {
+                self.hand_over(std::mem::take(&mut unjudged)).await?;
             }
         }
-        if !commands.is_empty() {
-            self.peer.shard.send(Input::Commands(commands)).await?;
+        if unjudged.is_empty() { Ok(()) } else { self.hand_over(unjudged).await }
+    }
+
+    /// Through the filters, then to the driver.
+    async fn hand_over(&mut self, unjudged: Vec<Unjudged>) -> Result<(), Ended> {
+        let judged = judged::judge(self.peer.shard.modules(), unjudged).await;
+        let mut commands = Vec::with_capacity(judged.len());
+        for one in judged {
+            match one {
+                Ok(command) => commands.push(command),
+                Err((number, refusal)) => self.ring.put(number, Outcome::Refused(refusal)),
+            }
         }
-        Ok(())
+        if commands.is_empty() {
+            return Ok(());
+        }
+        Ok(self.peer.shard.send(Input::Commands(commands)).await?)
     }
 
     fn refresh_view(&mut self) {
         let shard: &Shard = &self.peer.shard;
         if self.view.version() != shard.view().version() {
             self.view = shard.view();
-            self.last_topic = (Bytes::new(), Targets::from([]));
+            self.last_topic = nowhere();
         }
     }
 
-    fn command(&mut self, frame: Bytes) -> Result<Result<Command, Refusal>, Ended> {
+    fn command(&mut self, frame: Bytes) -> Result<Result<Unjudged, Refusal>, Ended> {
         let (header, length) = decode::<PublishFrame<'_>>(&frame)?;
         match header {
             PublishFrame::Publish { mandatory } => {
                 let block = frame.slice(length..);
-                Ok(self.message(block).map(|(message, targets)| {
-                    Command::Publish(Publish {
+                Ok(self.message(block).map(|(message, way, work)| {
+                    let command = Command::Publish(Publish {
                         publisher: Some(self.id),
                         number: self.number,
                         rules: self.view.version(),
                         mandatory,
                         message,
-                        way: Way::Direct(targets),
+                        way,
                         job: None,
-                    })
+                    });
+                    let works = work.map(|work| (0, work)).into_iter().collect();
+                    Unjudged { number: self.number, command, works }
                 }))
             }
             PublishFrame::Transaction { id, acks, publishes } => {
@@ -176,13 +193,14 @@ impl Session<'_> {
         }
     }
 
-    fn message(&mut self, block: Bytes) -> Result<(chaski_broker::Message, Targets), Refusal> {
-        let head = message::check(&block, self.view.max_payload, self.view.max_headers)?;
+    fn message(&mut self, block: Bytes) -> Result<(chaski_broker::Message, Way, Option<Work>), Refusal> {
+        let (head, payload_at) = message::check(&block, self.view.max_payload, self.view.max_headers)?;
         let message = message::to_broker(&block, &head);
         if self.last_topic.0 != head.topic.as_bytes() {
             self.last_topic = (Bytes::copy_from_slice(head.topic.as_bytes()), self.view.resolve(head.topic));
         }
-        Ok((message, Arc::clone(&self.last_topic.1)))
+        let (way, work) = judged::way(&self.view.filters, &self.last_topic.1, &message, &head, payload_at);
+        Ok((message, way, work))
     }
 
     fn transaction(
@@ -192,7 +210,7 @@ impl Session<'_> {
         id: &str,
         acks: &[chaski_protocol::frames::Token<'_>],
         publishes: &[(bool, u32)],
-    ) -> Result<Command, Refusal> {
+    ) -> Result<Unjudged, Refusal> {
         let parts = acks.len() + publishes.len();
         if parts > MAX_TRANSACTION_PARTS {
             let detail = format!("a transaction has at most {MAX_TRANSACTION_PARTS} parts, this one {parts}");
@@ -201,13 +219,15 @@ impl Session<'_> {
         check_message_id(id)
             .map_err(|detail| Refusal::new(Code::BadMessage, format!("transaction id: {detail}")))?;
         let mut messages = Vec::with_capacity(publishes.len());
+        let mut works = Vec::new();
         for (index, (mandatory, length)) in publishes.iter().enumerate() {
             let block = frame.slice(at..at + *length as usize);
             at += *length as usize;
-            let (message, targets) = self.message(block).map_err(|refusal| {
+            let (message, way, work) = self.message(block).map_err(|refusal| {
                 Refusal::new(refusal.code, format!("message {index} of the transaction: {}", refusal.detail))
             })?;
-            messages.push((message, Way::Direct(targets), *mandatory));
+            works.extend(work.map(|work| (index, work)));
+            messages.push((message, way, *mandatory));
         }
         let acks = acks
             .iter()
@@ -215,7 +235,7 @@ impl Session<'_> {
                 (self.view.bindings.queue_id(token.queue), Sequence(token.sequence), Lease(token.lease))
             })
             .collect();
-        Ok(Command::Transaction(Transaction {
+        let command = Command::Transaction(Transaction {
             publisher: self.id,
             number: self.number,
             connection: self.peer.id,
@@ -224,7 +244,8 @@ impl Session<'_> {
             acks,
             publishes: messages,
             job: None,
-        }))
+        });
+        Ok(Unjudged { number: self.number, command, works })
     }
 
     fn take(&mut self, answers: Vec<Answered>) {
@@ -255,6 +276,11 @@ impl Session<'_> {
         }
         (!out.is_empty()).then_some(out)
     }
+}
+
+/// No topic's way.
+fn nowhere() -> (Bytes, Resolved) {
+    (Bytes::new(), Resolved::Direct(Targets::from([])))
 }
 
 /// Bytes of an outcome that its run's own fields don't bound.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, refuse, write};
+use crate::session::named::{self, Fate};
 use crate::shard::{Input, Passed};
 
 pub(crate) async fn serve(
@@ -17,11 +18,15 @@ pub(crate) async fn serve(
     send: &mut SendStream,
     mut frames: FrameReader,
     pattern: &str,
+    filters: &[&str],
 ) -> Ended {
-    if let Err(refusal) = check(peer, pattern) {
-        refuse(send, &refusal).await;
-        return Ended::Finished;
-    }
+    let filters = match check(peer, pattern).and_then(|()| named::check(&peer.shard.view(), filters)) {
+        Ok(filters) => filters,
+        Err(refusal) => {
+            refuse(send, &refusal).await;
+            return Ended::Finished;
+        }
+    };
     let (sender, mut passed) = mpsc::unbounded_channel();
     let subscription = SubscriptionId(peer.shard.next_id());
     let open = Input::OpenSubscription {
@@ -37,6 +42,8 @@ pub(crate) async fn serve(
     if peer.shard.inspect(|_| ()).await.is_err() {
         return Ended::Stopped;
     }
+    // Messages that the buffer had no room for are told with the next one that passes the filters.
+    let mut lost = 0;
     let mut ended = answer(send, &Opening::Opened, &[]).await;
     while ended.is_ok() {
         ended = tokio::select! {
@@ -46,7 +53,7 @@ pub(crate) async fn serve(
                 Err(ended) => Err(ended),
             },
             messages = passed.recv() => match messages {
-                Some(messages) => pass(peer, subscription, send, messages).await,
+                Some(messages) => pass(peer, subscription, &filters, &mut lost, send, messages).await,
                 None => Err(Ended::Stopped),
             },
         };
@@ -58,16 +65,32 @@ pub(crate) async fn serve(
 async fn pass(
     peer: &Peer,
     subscription: SubscriptionId,
+    filters: &[String],
+    lost: &mut u64,
     send: &mut SendStream,
     messages: Vec<Passed>,
 ) -> Result<(), Ended> {
     let count = messages.len() as u32;
     let mut out = Vec::new();
-    for Passed { body, dropped } in messages {
-        encode_frame(&PassedFrame::Message { dropped }, &[&body], &mut out);
+    let (bodies, dropped): (Vec<_>, Vec<_>) =
+        messages.into_iter().map(|Passed { body, dropped }| (body, dropped)).unzip();
+    for (fate, dropped) in fates(peer, filters, bodies).await.into_iter().zip(dropped) {
+        *lost += dropped;
+        if let Fate::Deliver(body) = fate {
+            encode_frame(&PassedFrame::Message { dropped: std::mem::take(lost) }, &[&body], &mut out);
+        }
     }
-    write(send, out).await?;
+    if !out.is_empty() {
+        write(send, out).await?;
+    }
     Ok(peer.shard.command(Command::Taken { subscription, count }).await?)
+}
+
+async fn fates(peer: &Peer, filters: &[String], bodies: Vec<bytes::Bytes>) -> Vec<Fate> {
+    if filters.is_empty() {
+        return bodies.into_iter().map(Fate::Deliver).collect();
+    }
+    named::judge(&peer.shard, filters, bodies).await
 }
 
 /// Any pattern that may be bound, and the client's own inboxes.

@@ -118,7 +118,7 @@ fn starts_at_the_same_time_agree_on_one_authority() {
 
 #[test]
 fn dev_refuses_an_address_that_others_can_reach() {
-    let error = server_config(&TlsConfig::Dev, "0.0.0.0:7447".parse().unwrap()).unwrap_err();
+    let error = server_config(&TlsConfig::Dev, false, "0.0.0.0:7447".parse().unwrap()).unwrap_err();
     assert!(error.to_string().contains("use --cert and --key"), "{error}");
 }
 
@@ -146,7 +146,7 @@ async fn mutual_tls_takes_only_clients_of_its_authority() {
         key: file("server-leaf-key.pem"),
         client_ca: Some(file("clients.pem")),
     };
-    let server = serve(server_config(&identity, "0.0.0.0:0".parse().unwrap()).unwrap());
+    let server = serve(server_config(&identity, false, "0.0.0.0:0".parse().unwrap()).unwrap());
     let with = |name: &str| {
         let (cert, key) = (file(&format!("{name}-leaf.pem")), file(&format!("{name}-leaf-key.pem")));
         client(&file("server.pem"), ALPN, Some((&cert, &key)))
@@ -154,6 +154,12 @@ async fn mutual_tls_takes_only_clients_of_its_authority() {
     assert_eq!(shake(&server, with("clients"), "localhost").await, Ok(()));
     assert!(shake(&server, with("strangers"), "localhost").await.is_err());
     assert!(shake(&server, client(&file("server.pem"), ALPN, None), "localhost").await.is_err());
+
+    // Where a token will do, no certificate is needed, and one of strangers is refused all the same.
+    let server = serve(server_config(&identity, true, "0.0.0.0:0".parse().unwrap()).unwrap());
+    assert_eq!(shake(&server, client(&file("server.pem"), ALPN, None), "localhost").await, Ok(()));
+    assert_eq!(shake(&server, with("clients"), "localhost").await, Ok(()));
+    assert!(shake(&server, with("strangers"), "localhost").await.is_err());
 }
 
 #[test]
@@ -163,8 +169,9 @@ fn a_file_that_is_no_certificate_is_named() {
     let file = |name: &str| directory.path().join(name);
     let identity =
         |cert: &str, key: &str| TlsConfig::Files { cert: file(cert), key: file(key), client_ca: None };
-    let error =
-        |cert: &str, key: &str| server_config(&identity(cert, key), loopback()).unwrap_err().to_string();
+    let error = |cert: &str, key: &str| {
+        server_config(&identity(cert, key), false, loopback()).unwrap_err().to_string()
+    };
     assert!(error("missing.pem", "a-leaf-key.pem").contains("missing.pem"));
     assert!(error("a-leaf-key.pem", "a-leaf-key.pem").contains("no certificate in it"));
     assert!(error("a-leaf.pem", "a-leaf.pem").contains("no private key"));

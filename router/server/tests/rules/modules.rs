@@ -254,7 +254,7 @@ fn a_diff_names_what_changes_of_modules_routes_and_filters() {
 fn a_diff_tells_that_a_file_is_another_binary_now() {
     let version = |byte: u8| {
         let mut rules = accepted("[module.x]\nfile = \"x.wasm\"\n[module.y]\n").rules;
-        let pin = |name: &str, binary| ModulePin { name: name.to_owned(), binary };
+        let pin = |name: &str, binary| ModulePin { name: name.to_owned(), binary, signature: None };
         rules.modules = vec![pin("x", Some([byte; 32])), pin("y", None)];
         rules
     };

@@ -1,3 +1,5 @@
+//! A filter that is `async` does not compile: it has nothing to wait for.
+
 use chaski_guest::prelude::*;
 
 #[filter]

@@ -1,3 +1,5 @@
+//! `#[header]` without a name does not compile.
+
 use chaski_guest::prelude::*;
 
 #[filter]

@@ -1,3 +1,5 @@
+//! A filter that returns nothing does not compile.
+
 use chaski_guest::prelude::*;
 
 #[filter]

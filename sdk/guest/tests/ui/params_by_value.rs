@@ -1,3 +1,5 @@
+//! Params taken by value do not compile.
+
 use chaski_guest::prelude::*;
 
 #[params]

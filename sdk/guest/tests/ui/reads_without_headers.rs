@@ -1,3 +1,5 @@
+//! `reads` without the headers that it speaks of does not compile.
+
 use chaski_guest::prelude::*;
 
 #[params]

@@ -1,3 +1,5 @@
+//! A param of a type that rules cannot give does not compile.
+
 use chaski_guest::prelude::*;
 
 #[params]

@@ -1,3 +1,5 @@
+//! A parameter that is no part of a message does not compile.
+
 use chaski_guest::prelude::*;
 
 #[filter]

@@ -1,3 +1,5 @@
+//! A key that is taken for granted does not compile: a message may have none.
+
 use chaski_guest::prelude::*;
 
 #[filter]

@@ -1,3 +1,5 @@
+//! A filter that returns something else than a verdict does not compile.
+
 use chaski_guest::prelude::*;
 
 #[filter]

@@ -87,7 +87,8 @@ proptest! {
     fn the_frames_that_open_streams(
         one in any::<u32>(), two in any::<u32>(), client in any::<u128>(), name in text(), ms in number(),
     ) {
-        goes_both_ways!(Open<'_>: Open::Hello { version: one, client, sdk: &name });
+        goes_both_ways!(Open<'_>: Open::Hello { version: one, client, sdk: &name, token: None });
+        goes_both_ways!(Open<'_>: Open::Hello { version: one, client, sdk: &name, token: Some(&name) });
         goes_both_ways!(Open<'_>: Open::Publish);
         goes_both_ways!(Open<'_>: Open::Consume { queue: &name, credit: one, filters: vec![&name] });
         goes_both_ways!(Open<'_>: Open::Subscribe { pattern: &name, filters: vec![&name, &name] });

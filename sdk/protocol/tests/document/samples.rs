@@ -132,7 +132,8 @@ fn opening() -> Vec<Sample> {
         max_headers: 65_536,
     };
     vec![
-        sample!(Open<'_>: Open::Hello { version: 1, client, sdk: "example 0.1.0" }),
+        sample!(Open<'_>: Open::Hello { version: 1, client, sdk: "example 0.1.0", token: None }),
+        sample!(Open<'_>: Open::Hello { version: 1, client, sdk: "example 0.1.0", token: Some("swordfish") }),
         sample!(Open<'_>: Open::Publish),
         sample!(Open<'_>: Open::Consume { queue: "billing", credit: 64, filters: vec![] }),
         sample!(Open<'_>: Open::Consume { queue: "billing", credit: 64, filters: vec!["eu-only", "big"] }),

@@ -6,14 +6,14 @@ use chaski_it::{Router, Setup, run};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 /// An authority, and what it signed, as files.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     setup: Setup,
     ca: PathBuf,
 }
 
 impl Authority {
-    fn new(setup: &Setup, name: &str) -> Authority {
+    pub(crate) fn new(setup: &Setup, name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are valid names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -24,7 +24,12 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), setup: setup.clone(), ca }
     }
 
-    fn issue(&self, name: &str, hosts: &[&str], usage: ExtendedKeyUsagePurpose) -> (String, String) {
+    pub(crate) fn issue(
+        &self,
+        name: &str,
+        hosts: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+    ) -> (String, String) {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).expect("the names are valid");
         params.extended_key_usages.push(usage);
@@ -38,13 +43,17 @@ impl Authority {
         (write("pem", certificate.pem()), write("key", key.serialize_pem()))
     }
 
-    fn ca(&self) -> &str {
+    pub(crate) fn ca(&self) -> &str {
         self.ca.to_str().expect("a plain path")
     }
 }
 
 fn serve(with_clients: bool) -> (Authority, Router) {
-    let setup = Setup::default();
+    serve_with(Setup::default(), with_clients)
+}
+
+/// A router with a certificate of an authority of its own, which may be that of its clients too.
+pub(crate) fn serve_with(setup: Setup, with_clients: bool) -> (Authority, Router) {
     let authority = Authority::new(&setup, "authority");
     let (cert, key) =
         authority.issue("router", &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth);

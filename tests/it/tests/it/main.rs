@@ -24,6 +24,7 @@ mod data_directory;
 mod http;
 mod malformed;
 mod migration;
+mod tokens;
 
 mod documents;
 mod programs;

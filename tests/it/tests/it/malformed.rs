@@ -170,7 +170,8 @@ async fn a_stream_before_hello_is_refused() {
 async fn another_version_is_told_so() {
     let router = router();
     let raw = Raw::with_alpn(&router, chaski_protocol::ALPN).await.expect("the handshake is fine");
-    let _control = raw.open(&Open::Hello { version: 2, client: 7, sdk: "from the future" }).await;
+    let _control =
+        raw.open(&Open::Hello { version: 2, client: 7, sdk: "from the future", token: None }).await;
     assert_eq!(raw.closed().await, Some(Code::BadVersion));
 }
 
@@ -197,7 +198,9 @@ async fn a_foreign_inbox_is_private() {
             .await;
         assert_eq!(code, Some(Code::Reserved), "{pattern}");
     }
-    let mut own = raw.open(&Open::Subscribe { pattern: "$inbox.00000000000000000000000000000007.>", filters: Vec::new() }).await;
+    let mut own = raw
+        .open(&Open::Subscribe { pattern: "$inbox.00000000000000000000000000000007.>", filters: Vec::new() })
+        .await;
     own.opening(|opening| assert_eq!(opening, Opening::Opened)).await;
 }
 

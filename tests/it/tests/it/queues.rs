@@ -103,7 +103,13 @@ fn a_delayed_message_waits_and_can_be_cancelled() {
     assert_eq!(router.count("q", "delayed"), 1, "the delay is durable");
     router.cli(&["queue", "cancel", "q", "m1"]).ok();
     assert_eq!(router.count("q", "messages"), 0);
-    router.cli(&["queue", "cancel", "q", "m1"]).refused("unknown_id");
+    let output = router.cli(&["queue", "cancel", "q", "m1"]).refused("unknown_id");
+    assert!(output.error().contains("no message with id `m1` to cancel"), "{}", output.error());
+    let output = router.cli(&["queue", "unpark", "q", "k1"]).refused("unknown_id");
+    assert!(output.error().contains("key `k1` of queue `q` is not parked"), "{}", output.error());
+    let long = "q".repeat(5000);
+    let output = router.cli(&["consume", &long, "--count", "1"]).refused("unknown_queue");
+    assert!(output.error().len() < 200, "a refusal stays short: {}", output.error());
 }
 
 #[test]

@@ -104,6 +104,21 @@ fn diff_and_apply_and_history_and_rollback() {
 }
 
 #[test]
+fn a_rollback_to_what_is_in_force_is_a_new_version_and_an_apply_of_it_is_none() {
+    let router = Router::with_rules(ONE);
+    let back = router.one(&["rules", "rollback", "1"]);
+    assert_eq!((&back["version"], &back["changes"]), (&json!(2), &json!([])));
+    let history = router.all(&["rules", "history"]);
+    assert_eq!((&history[0]["version"], &history[0]["current"]), (&json!(2), &json!(true)));
+    let author = history[0]["author"].as_str().expect("a text");
+    assert!(author.starts_with("rollback to 1, "), "{author}");
+    let one = file(&router, "one.toml", ONE);
+    assert_eq!(router.one(&["rules", "apply", &one])["version"], 2, "nothing changes");
+    let router = router.restart();
+    assert_eq!(router.one(&["status"])["rules_version"], 2);
+}
+
+#[test]
 fn a_queue_with_messages_does_not_vanish_unless_it_is_named() {
     let router = Router::with_rules(BOTH);
     router.cli(&["publish", "two", "x"]).ok();

@@ -1,0 +1,274 @@
+//! One version of a module under its name in the rules, as messages meet it: where it is called, what its failures do, and how it
+//! behaves. It makes calls; what a verdict means for a message is the judge's business.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use chaski_modules::{
+    Context, Description, Digest, Failure, Filter, Judged, Level, Line, Verdict, VersionId,
+};
+use tokio::sync::mpsc;
+
+use super::health::{Admission, Health, Tolerance, Trouble};
+use super::lanes::{Lanes, Place};
+use super::overlay::Overlay;
+use super::shadow::Shadow;
+use super::subject::Subject;
+use crate::rules::OnError;
+
+/// A call of a version that runs inline takes less CPU time than this.
+const INLINE: Duration = Duration::from_micros(500);
+
+/// So many calls must stay below it before a version runs inline.
+const SMOKE_CALLS: u32 = 32;
+
+/// Messages of one call at most.
+const BATCH: usize = chaski_modules::BATCH_MESSAGES;
+
+/// Times that a batch is given again when every instance is in use.
+const BUSY_RETRIES: u32 = 100;
+
+/// What becomes of one message of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    /// The module's word.
+    Verdict(Verdict),
+    /// It failed on this message.
+    Failed {
+        /// The cause in one word.
+        cause: &'static str,
+        /// The cause in a sentence, with a panic's text.
+        detail: String,
+    },
+    /// All instances are in use.
+    Busy,
+}
+
+/// Something happened to a version that its manager must act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// The module's name.
+    pub(crate) module: String,
+    /// The version.
+    pub(crate) version: VersionId,
+    /// What is wrong.
+    pub(crate) trouble: Trouble,
+}
+
+/// What the rules say of a module beside its binary and params.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manners {
+    pub(crate) on_error: OnError,
+    pub(crate) tolerance: Tolerance,
+}
+
+/// A version that is ready to judge.
+pub(crate) struct Version {
+    pub(crate) filter: Filter,
+    pub(crate) description: Description,
+    pub(crate) from_cache: bool,
+    place: Place,
+    /// Calls that stayed short, up to [`SMOKE_CALLS`].
+    short_calls: AtomicU32,
+    health: Mutex<Health>,
+    /// Whether its manager was told and has not yet acted.
+    reported: AtomicBool,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+/// A module's name with the version in force, if there is one.
+pub(crate) struct Active {
+    pub(crate) name: Arc<str>,
+    pub(crate) manners: Manners,
+    /// `None`: named and not yet deployed.
+    pub(crate) version: Option<Arc<Version>>,
+    /// A version that runs beside it.
+    pub(crate) shadow: Arc<ArcSwapOption<Shadow>>,
+}
+
+impl Active {
+    /// Whether it is judged behind the dedup check, with a table.
+    pub(crate) fn keeps_state(&self) -> bool {
+        self.version.as_ref().is_some_and(|version| version.filter.keeps_state())
+    }
+
+    /// The digest of its binary as people read it.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        self.version.as_ref().map(|version| version.filter.id().binary)
+    }
+}
+
+impl Version {
+    pub(crate) fn new(
+        filter: Filter,
+        description: Description,
+        from_cache: bool,
+        tolerance: Tolerance,
+        lanes: &Lanes,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Version {
+        Version {
+            filter,
+            description,
+            from_cache,
+            place: lanes.place(),
+            short_calls: AtomicU32::new(0),
+            health: Mutex::new(Health::new(tolerance)),
+            reported: AtomicBool::new(false),
+            reports,
+        }
+    }
+
+    /// Whether its calls run in the slow lane.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.short_calls.load(Ordering::Relaxed) < SMOKE_CALLS
+    }
+
+    /// Whether it is suspended.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.health().is_suspended()
+    }
+
+    /// Calls it no more but for a probe now and then. True when it was not suspended before.
+    pub(crate) fn suspend(&self) -> bool {
+        self.reported.store(false, Ordering::Relaxed);
+        self.health().suspend(Instant::now())
+    }
+
+    /// Judges all of these messages, in batches, here or in the slow lane. Writes of a filter that keeps state go into `state`.
+    pub(crate) async fn judge(
+        self: &Arc<Self>,
+        lanes: &Lanes,
+        subjects: &[Subject],
+        now_ms: u64,
+        state: Option<&Arc<Overlay>>,
+    ) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(subjects.len());
+        let mut busy = 0;
+        while outcomes.len() < subjects.len() {
+            let rest = &subjects[outcomes.len()..];
+            let admission = self.health().admit(Instant::now());
+            if admission == Admission::Suspended {
+                let detail = "the module is suspended, since its calls ran out of time too often".to_owned();
+                let suspended = Outcome::Failed { cause: "suspended", detail };
+                outcomes.extend(std::iter::repeat_n(suspended, rest.len()));
+                break;
+            }
+            let context = Context { now_ms, state: state.map(|state| state.table()) };
+            let judged = if self.is_slow() || admission == Admission::Probe {
+                let (version, batch) = (Arc::clone(self), rest[..rest.len().min(BATCH)].to_vec());
+                lanes.run(&self.place, move || version.filter.judge(&batch, &context)).await
+            } else {
+                self.filter.judge(rest, &context)
+            };
+            match judged {
+                Ok(judged) => self.take(judged, admission, state, &mut outcomes),
+                Err(_) if busy < BUSY_RETRIES => {
+                    busy += 1;
+                    // Those who hold an instance give it back within their time limit.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(_) => {
+                    let left = subjects.len() - outcomes.len();
+                    outcomes.extend(std::iter::repeat_n(Outcome::Busy, left));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// The same for a shadow: always in the slow lane, and how it behaves is nobody's business.
+    pub(crate) async fn judge_apart(
+        self: &Arc<Self>,
+        lanes: &Lanes,
+        subjects: &[Subject],
+        now_ms: u64,
+        state: Option<&Arc<Overlay>>,
+    ) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(subjects.len());
+        while outcomes.len() < subjects.len() {
+            let context = Context { now_ms, state: state.map(|state| state.table()) };
+            let rest = &subjects[outcomes.len()..];
+            let (version, batch) = (Arc::clone(self), rest[..rest.len().min(BATCH)].to_vec());
+            match lanes.run(&self.place, move || version.filter.judge(&batch, &context)).await {
+                Ok(judged) => {
+                    if let Some(state) = state {
+                        state.write(judged.writes);
+                    }
+                    outcomes.extend(judged.outcomes.into_iter().map(told));
+                }
+                Err(_) => outcomes.push(Outcome::Busy),
+            }
+        }
+        outcomes
+    }
+
+    /// What one batch came to: how the version behaves, its log, its writes, the verdicts.
+    fn take(
+        &self,
+        judged: Judged,
+        admission: Admission,
+        state: Option<&Arc<Overlay>>,
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        log(self.filter.name(), &judged.lines, judged.lines_left_out);
+        if judged.longest.measured && judged.longest.cpu > INLINE {
+            self.short_calls.store(0, Ordering::Relaxed);
+        } else if self.is_slow() {
+            self.short_calls.fetch_add(judged.calls.min(SMOKE_CALLS), Ordering::Relaxed);
+        }
+        if let Some(state) = state {
+            state.write(judged.writes);
+        }
+        let failed = judged.outcomes.iter().map(Result::is_err);
+        let trouble = {
+            let mut health = self.health();
+            if admission == Admission::Probe {
+                let well = judged.outcomes.iter().all(Result::is_ok);
+                if health.probed(well, Instant::now()) {
+                    tracing::info!(module = self.filter.name(), "module resumed: its probe went well");
+                }
+                None
+            } else {
+                health.judged(failed, judged.timed_out, Instant::now())
+            }
+        };
+        if let Some(trouble) = trouble
+            && !self.reported.swap(true, Ordering::Relaxed)
+        {
+            let (module, version) = (self.filter.name().to_owned(), self.filter.id());
+            // Its manager ends with the router.
+            let _ = self.reports.send(Report { module, version, trouble });
+        }
+        outcomes.extend(judged.outcomes.into_iter().map(told));
+    }
+
+    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+        // Its fields are whole between any two statements.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn told(outcome: Result<Verdict, Failure>) -> Outcome {
+    match outcome {
+        Ok(verdict) => Outcome::Verdict(verdict),
+        Err(Failure { cause, .. }) => Outcome::Failed { cause: cause.name(), detail: cause.to_string() },
+    }
+}
+
+fn log(module: &str, lines: &[Line], left_out: u64) {
+    for Line { level, text } in lines {
+        match level {
+            Level::Trace => tracing::trace!(target: "chaski::module", module, "{text}"),
+            Level::Debug => tracing::debug!(target: "chaski::module", module, "{text}"),
+            Level::Info => tracing::info!(target: "chaski::module", module, "{text}"),
+            Level::Warn => tracing::warn!(target: "chaski::module", module, "{text}"),
+            Level::Error | Level::Panic => tracing::error!(target: "chaski::module", module, "{text}"),
+        }
+    }
+    if left_out > 0 {
+        tracing::warn!(target: "chaski::module", module, left_out, "a module logged more lines than it may in one call");
+    }
+}
