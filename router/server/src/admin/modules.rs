@@ -168,9 +168,9 @@ async fn module(
 fn source(spec: &ModuleSpec) -> String {
     match &spec.source {
         ModuleSource::File(path) => format!("file {path}"),
-        ModuleSource::Digest(_) => "deployed".to_owned(),
+        ModuleSource::Digest(_) => "digest".to_owned(),
         ModuleSource::Builtin(name) => format!("builtin {name}"),
-        ModuleSource::Missing => "waits for a deploy".to_owned(),
+        ModuleSource::Missing => "none".to_owned(),
     }
 }
 
@@ -187,8 +187,8 @@ fn used_by(set: &FilterSet, name: &str) -> Vec<String> {
     let uses = |filters: &[Arc<Active>]| filters.iter().any(|filter| &*filter.name == name);
     let routes = set.filters.routes.iter().filter(|route| uses(&route.filters));
     let queues = set.filters.queues.iter().filter(|(_, filters)| uses(filters));
-    let routes = routes.map(|route| format!("route.{}", route.name));
-    routes.chain(queues.map(|(queue, _)| format!("queue.{queue}"))).collect()
+    let routes = routes.map(|route| format!("route {}", route.name));
+    routes.chain(queues.map(|(queue, _)| format!("queue {queue}"))).collect()
 }
 
 fn shadowed(shadow: &Shadow) -> ShadowView {

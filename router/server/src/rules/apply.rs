@@ -175,7 +175,9 @@ fn pins(
                 _ => None,
             },
         };
-        let kept = matches!(binaries, Binaries::Kept(_)) && same_source;
+        // A file that nobody uploaded anew is what it was.
+        let kept = same_source
+            && (matches!(binaries, Binaries::Kept(_)) || matches!(spec.source, ModuleSource::File(_)));
         pins.push(match (found, in_force) {
             (Some(pin), _) => ModulePin { name: spec.name.clone(), ..pin.clone() },
             (None, Some(pin)) if kept || spec.source == ModuleSource::Missing => pin.clone(),

@@ -24,13 +24,14 @@ fn a_mistake_is_named_with_its_line_and_the_nearest_name() {
         ("[queue.q]\nbind = [\"a.>.b\"]\n", ":2", "a.>.b"),
         ("[queue.\"x.dlq\"]\n", ":1", "dlq"),
         ("[queue.q\n", ":1", ""),
+        ("[route.r]\ntopics = [\"a\"]\nfilters = [\"header-mach\"]\n", ":3", "header-match"),
+        ("[queue.q]\nfilters = [\"x\"]\n", ":2", "x"),
+        ("[module.m]\nbuiltin = \"json-mach\"\n", ":2", "json-match"),
+        ("[module.m]\nfile = \"a\"\nbuiltin = \"cel\"\n", ":", "builtin"),
         // Their issues are later ones.
-        ("[route.inbound]\ntopics = [\"a\"]\n", ":1", "route"),
         ("[scatter.s]\n", ":1", "scatter"),
         ("[saga.s]\n", ":1", "saga"),
-        ("[module.m]\n", ":1", "module"),
         ("[access]\n", ":1", "access"),
-        ("[queue.q]\nfilters = [\"x\"]\n", ":2", "filters"),
     ] {
         let path = setup.path("wrong.toml");
         std::fs::write(&path, document).expect("the test's directory can be written");
