@@ -27,6 +27,9 @@ const SMOKE_CALLS: u32 = 32;
 /// Messages of one call at most.
 const BATCH: usize = chaski_modules::BATCH_MESSAGES;
 
+/// Lines of one version's log that are written in one second at most.
+const LINES_A_SECOND: u32 = 64;
+
 /// Times that a batch is given again when every instance is in use.
 const BUSY_RETRIES: u32 = 100;
 
@@ -57,6 +60,12 @@ pub(crate) struct Report {
     pub(crate) trouble: Trouble,
 }
 
+/// Lines of its log that a version may still write in this second: the router's log is everybody's.
+struct LogRoom {
+    since: Instant,
+    lines: u32,
+}
+
 /// What the rules say of a module beside its binary and params.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manners {
@@ -73,6 +82,7 @@ pub(crate) struct Version {
     /// Calls that stayed short, up to [`SMOKE_CALLS`].
     short_calls: AtomicU32,
     health: Mutex<Health>,
+    log: Mutex<LogRoom>,
     /// Whether its manager was told and has not yet acted.
     reported: AtomicBool,
     reports: mpsc::UnboundedSender<Report>,
@@ -116,6 +126,7 @@ impl Version {
             place: lanes.place(),
             short_calls: AtomicU32::new(0),
             health: Mutex::new(Health::new(tolerance)),
+            log: Mutex::new(LogRoom { since: Instant::now(), lines: LINES_A_SECOND }),
             reported: AtomicBool::new(false),
             reports,
         }
@@ -213,7 +224,7 @@ impl Version {
         state: Option<&Arc<Overlay>>,
         outcomes: &mut Vec<Outcome>,
     ) {
-        log(self.filter.name(), &judged.lines, judged.lines_left_out);
+        self.write_log(&judged.lines, judged.lines_left_out);
         if judged.longest.measured && judged.longest.cpu > INLINE {
             self.short_calls.store(0, Ordering::Relaxed);
         } else if self.is_slow() {
@@ -245,6 +256,27 @@ impl Version {
         outcomes.extend(judged.outcomes.into_iter().map(told));
     }
 
+    /// As many of the lines as there is room for.
+    fn write_log(&self, lines: &[Line], left_out: u64) {
+        if lines.is_empty() && left_out == 0 {
+            return;
+        }
+        let fits = {
+            let mut room = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            if room.since.elapsed() >= Duration::from_secs(1) {
+                *room = LogRoom { since: Instant::now(), lines: LINES_A_SECOND };
+            }
+            let fits = room.lines.min(lines.len() as u32);
+            if fits == 0 && room.lines == 0 {
+                return;
+            }
+            room.lines -= fits;
+            fits as usize
+        };
+        let left_out = left_out + (lines.len() - fits) as u64;
+        log(self.filter.name(), &lines[..fits], left_out);
+    }
+
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
         // Its fields are whole between any two statements.
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
@@ -269,6 +301,6 @@ fn log(module: &str, lines: &[Line], left_out: u64) {
         }
     }
     if left_out > 0 {
-        tracing::warn!(target: "chaski::module", module, left_out, "a module logged more lines than it may in one call");
+        tracing::warn!(target: "chaski::module", module, left_out, "a module logged more lines than it may");
     }
 }

@@ -21,6 +21,7 @@ mod transactions;
 mod filters;
 mod hostile;
 mod modules;
+mod swaps;
 
 mod certificates;
 mod crashes;
