@@ -1,7 +1,7 @@
 //! From the rules' word on a module to a version that judges: its bytes from the journal's blobs, compiled off the hot path, described
 //! and configured. It keeps what is in use, so that a change of the rules leaves alone what it doesn't change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use arc_swap::ArcSwapOption;
 use chaski_broker::ModulePin;
 use chaski_journal::{BlobDigest, Blobs};
 use chaski_modules::{
-    Binary, Compiler, ConfigureError, Description, Digest, Host, HostLimits, Limits, Options, Param,
-    TrustedKeys, Value, VersionId, World,
+    Binary, Compiled, Compiler, ConfigureError, Description, Digest, Host, HostLimits, Limits, Options,
+    Param, TrustedKeys, Value, World,
 };
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::mpsc;
@@ -19,22 +19,44 @@ use tokio::sync::mpsc;
 use super::active::{Active, Manners, Report, Version};
 use super::health::Tolerance;
 use super::lanes::Lanes;
+use super::life::params_digest;
 use super::shadow::Shadow;
 use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, place};
 use crate::start::StartError;
 
-/// Times that a new version is called with nothing before it is taken.
-const SMOKE_RUNS: usize = 1;
+/// Binaries whose compiled code is kept in memory, so that what was just looked at is not loaded again.
+const RECENT: usize = 8;
 
-/// What a version was made from: with the same, it is the same.
+/// What a version is made from: with the same, it is the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Recipe {
     name: String,
-    id: VersionId,
+    binary: [u8; 32],
+    signature: Option<Vec<u8>>,
+    params: [u8; 32],
     time_limit_ms: u64,
     memory_limit_bytes: u64,
     errors_percent: u32,
     of: u32,
+    trusted_keys: Vec<[u8; 32]>,
+    max_size_bytes: u64,
+}
+
+impl Recipe {
+    fn new(spec: &ModuleSpec, pin: &ModulePin, binary: [u8; 32], options: &ModuleOptions) -> Recipe {
+        Recipe {
+            name: spec.name.clone(),
+            binary,
+            signature: pin.signature.clone(),
+            params: params_digest(&spec.params),
+            time_limit_ms: spec.time_limit_ms,
+            memory_limit_bytes: spec.memory_limit_bytes,
+            errors_percent: spec.rollback.errors_percent,
+            of: spec.rollback.of,
+            trusted_keys: options.trusted_keys.clone(),
+            max_size_bytes: options.max_size_bytes,
+        }
+    }
 }
 
 /// Makes versions.
@@ -43,6 +65,7 @@ pub(crate) struct Versions {
     pub(crate) lanes: Arc<Lanes>,
     blobs: Blobs,
     known: Mutex<HashMap<Recipe, Weak<Version>>>,
+    recent: Mutex<VecDeque<Compiled>>,
     /// A place for a shadow, for each name.
     shadows: Mutex<HashMap<String, Arc<ArcSwapOption<Shadow>>>>,
     reports: mpsc::UnboundedSender<Report>,
@@ -81,6 +104,7 @@ impl Versions {
             lanes: Arc::new(Lanes::start().map_err(|error| failed(&error))?),
             blobs,
             known: Mutex::default(),
+            recent: Mutex::default(),
             shadows: Mutex::default(),
             reports,
         })
@@ -112,7 +136,7 @@ impl Versions {
     /// What a binary says of itself. Compiles it where that was not done before.
     pub(crate) fn describe(&self, binary: &Binary) -> Result<(Description, World), Refusal> {
         let refuse = |detail: String| Refusal::new(Code::ModuleFailed, detail);
-        let compiled = self.host.compile(binary).map_err(|error| refuse(error.to_string()))?;
+        let compiled = self.compiled(binary)?;
         let description = self.host.describe(&compiled, &Limits::default());
         Ok((description.map_err(|error| refuse(error.to_string()))?, compiled.world()))
     }
@@ -160,80 +184,85 @@ impl Versions {
         pin: Option<&ModulePin>,
         options: &ModuleOptions,
     ) -> Result<Active, Vec<Problem>> {
-        let Some((pin, digest)) = pin.and_then(|pin| Some((pin, pin.binary?))) else {
+        let Some((pin, binary)) = pin.and_then(|pin| Some((pin, pin.binary?))) else {
             return Ok(self.named(spec, None));
-        };
-        let problem = |code: Code, key: &[&str], detail: String| {
-            let path = ["module", &spec.name].iter().chain(key).map(|key| (*key).to_owned()).collect();
-            vec![Problem { code, path, detail: format!("module `{}`: {detail}", spec.name) }]
-        };
-        let bytes = match self.blobs.get(BlobDigest(digest)) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                let detail = format!("its binary {} is not here: deploy it again", Digest(digest));
-                return Err(problem(Code::UnknownModule, &[], detail));
-            }
-            Err(error) => return Err(problem(Code::Internal, &[], error.to_string())),
         };
         // What comes with the router needs nobody's signature.
         let own = ModuleOptions { trusted_keys: Vec::new(), ..options.clone() };
         let options = if matches!(spec.source, ModuleSource::Builtin(_)) { &own } else { options };
-        let binary = self
-            .check_binary(&bytes, pin.signature.as_deref(), options)
-            .map_err(|refusal| problem(refusal.code, &[], refusal.detail))?;
-        let compiled = self
-            .host
-            .compile(&binary)
-            .map_err(|error| problem(Code::ModuleFailed, &[], error.to_string()))?;
+        let recipe = Recipe::new(spec, pin, binary, options);
+        // Most changes of the rules leave most modules as they are.
+        if let Some(version) = self.known().get(&recipe).and_then(Weak::upgrade) {
+            return Ok(self.named(spec, Some(version)));
+        }
+        let version = Arc::new(self.version(spec, pin, binary, options)?);
+        self.known().insert(recipe, Arc::downgrade(&version));
+        Ok(self.named(spec, Some(version)))
+    }
+
+    /// A version that was not there before.
+    fn version(
+        &self,
+        spec: &ModuleSpec,
+        pin: &ModulePin,
+        binary: [u8; 32],
+        options: &ModuleOptions,
+    ) -> Result<Version, Vec<Problem>> {
+        let problem = |code: Code, key: &[&str], detail: String| {
+            let path = ["module", &spec.name].iter().chain(key).map(|key| (*key).to_owned()).collect();
+            vec![Problem { code, path, detail: format!("module `{}`: {detail}", spec.name) }]
+        };
+        let failed = |detail: String| problem(Code::ModuleFailed, &[], detail);
+        let bytes = match self.blobs.get(BlobDigest(binary)) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                let detail = format!("its binary {} is not here: deploy it again", Digest(binary));
+                return Err(problem(Code::UnknownModule, &[], detail));
+            }
+            Err(error) => return Err(problem(Code::Internal, &[], error.to_string())),
+        };
+        let taken = self.check_binary(&bytes, pin.signature.as_deref(), options);
+        let taken = taken.map_err(|refusal| problem(refusal.code, &[], refusal.detail))?;
+        let compiled = self.compiled(&taken).map_err(|refusal| failed(refusal.detail))?;
         let limits = Limits {
             cpu_time: Duration::from_millis(spec.time_limit_ms),
             memory_bytes: usize::try_from(spec.memory_limit_bytes).unwrap_or(usize::MAX),
             ..Limits::default()
         };
-        let description = self
-            .host
-            .describe(&compiled, &limits)
-            .map_err(|error| problem(Code::ModuleFailed, &[], error.to_string()))?;
-        let params = params(&spec.params);
-        let filter =
-            self.host.filter(&spec.name, &compiled, &description, &params, limits).map_err(|error| {
-                match error {
-                    ConfigureError::Params(wrong) => wrong
-                        .iter()
-                        .flat_map(|wrong| {
-                            problem(Code::RulesInvalid, &["params", wrong.name()], wrong.to_string())
-                        })
-                        .collect(),
-                    ConfigureError::Refused(_) => problem(Code::RulesInvalid, &["params"], error.to_string()),
-                    error => problem(Code::ModuleFailed, &[], error.to_string()),
-                }
-            })?;
-        let recipe = Recipe {
-            name: spec.name.clone(),
-            id: filter.id(),
-            time_limit_ms: spec.time_limit_ms,
-            memory_limit_bytes: spec.memory_limit_bytes,
-            errors_percent: spec.rollback.errors_percent,
-            of: spec.rollback.of,
-        };
-        if let Some(version) = self.known().get(&recipe).and_then(Weak::upgrade) {
-            return Ok(self.named(spec, Some(version)));
+        let description =
+            self.host.describe(&compiled, &limits).map_err(|error| failed(error.to_string()))?;
+        let given = params(&spec.params);
+        let filter = self.host.filter(&spec.name, &compiled, &description, &given, limits);
+        let filter = filter.map_err(|error| match error {
+            ConfigureError::Params(wrong) => wrong
+                .iter()
+                .flat_map(|wrong| problem(Code::RulesInvalid, &["params", wrong.name()], wrong.to_string()))
+                .collect(),
+            ConfigureError::Refused(_) => problem(Code::RulesInvalid, &["params"], error.to_string()),
+            error => failed(error.to_string()),
+        })?;
+        if let Ok(Err(failure)) = filter.smoke(now_ms()) {
+            return Err(failed(format!("it fails on an empty batch: {}", failure.cause)));
         }
-        for _ in 0..SMOKE_RUNS {
-            if let Ok(Err(failure)) = filter.smoke(now_ms()) {
-                return Err(problem(
-                    Code::ModuleFailed,
-                    &[],
-                    format!("it fails on an empty batch: {}", failure.cause),
-                ));
-            }
-        }
-        let (tolerance, from_cache) = (tolerance(spec), compiled.from_cache());
+        let from_cache = compiled.from_cache();
         let reports = self.reports.clone();
-        let version =
-            Arc::new(Version::new(filter, description, from_cache, tolerance, &self.lanes, reports));
-        self.known().insert(recipe, Arc::downgrade(&version));
-        Ok(self.named(spec, Some(version)))
+        Ok(Version::new(filter, description, from_cache, tolerance(spec), &self.lanes, reports))
+    }
+
+    /// The compiled code: of the last few binaries from memory, of others from the cache on disk, else made.
+    fn compiled(&self, binary: &Binary) -> Result<Compiled, Refusal> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiled) = recent().iter().find(|compiled| compiled.digest() == binary.digest()) {
+            return Ok(compiled.clone());
+        }
+        let compiled = self.host.compile(binary);
+        let compiled = compiled.map_err(|error| Refusal::new(Code::ModuleFailed, error.to_string()))?;
+        let mut recent = recent();
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(compiled.clone());
+        Ok(compiled)
     }
 
     fn named(&self, spec: &ModuleSpec, version: Option<Arc<Version>>) -> Active {
