@@ -90,17 +90,33 @@ fn the_page_on_modules_lists_every_useful_guest() {
 /// The guests are a workspace of their own, which an outer `cargo test` doesn't reach: this runs their tests.
 #[test]
 fn the_guests_own_tests_pass() {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.arg("test").current_dir(guests).arg("--target-dir").arg(env!("CARGO_TARGET_TMPDIR"));
+    let mut arguments = vec!["test".to_owned()];
     for guest in builtins() {
         // With the version, since the guest `cel` depends on a crate of that name.
-        cargo.args(["-p", &format!("{}@0.1.0", guest.name)]);
+        arguments.extend(["-p".to_owned(), format!("{}@0.1.0", guest.name)]);
     }
+    cargo(&arguments);
+}
+
+/// An author who runs `cargo check` is not told that the module is dead code, which only the router's side calls.
+#[test]
+fn checking_guests_natively_warns_of_nothing() {
+    let said = cargo(&["check", "--workspace", "--all-targets"].map(str::to_owned));
+    assert!(!said.contains("warning"), "{said}");
+}
+
+/// Runs cargo natively in the guests' workspace. Answers what it says.
+#[track_caller]
+fn cargo(arguments: &[String]) -> String {
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(arguments).current_dir(guests).arg("--target-dir").arg(env!("CARGO_TARGET_TMPDIR"));
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_TARGET_DIR"] {
         cargo.env_remove(name);
     }
     let output = cargo.output().expect("cargo can be run");
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
 }
