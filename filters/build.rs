@@ -87,11 +87,27 @@ fn compile(workspace: &Path, target_folder: &Path) {
     for name in foreign.iter().chain(&["CARGO_TARGET_DIR", "CARGO_BUILD_RUSTFLAGS", "RUSTDOCFLAGS"]) {
         cargo.env_remove(name);
     }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", without_local_paths(workspace));
     match cargo.status() {
         Ok(status) if status.success() => {}
         Ok(status) => fail(&format!("the guests can't be compiled ({status}); see cargo's own output")),
         Err(error) => fail(&format!("cargo can't be run: {error}")),
     }
+}
+
+/// The flags by which the places that panics name tell nothing of this machine: so a guest is the same bytes, and has the same
+/// size and digest, wherever it was built.
+fn without_local_paths(workspace: &Path) -> String {
+    let mut prefixes = Vec::new();
+    if let Some(repository) = workspace.ancestors().nth(2) {
+        prefixes.push((repository.to_path_buf(), "chaski"));
+    }
+    let default_home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
+    if let Some(home) = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(default_home) {
+        prefixes.push((home, "cargo"));
+    }
+    let flag = |(from, to): &(PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
+    prefixes.iter().map(flag).collect::<Vec<_>>().join("\x1f")
 }
 
 /// The source of the two tables.

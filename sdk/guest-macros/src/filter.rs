@@ -266,6 +266,15 @@ fn glue(function: &ItemFn, signature: &Signature, reads: Option<&Path>) -> Token
                 }
             }
 
+            // Natively nothing else calls these, and what the author wrote for them would count as dead.
+            #[cfg(not(target_family = "wasm"))]
+            const _: (
+                fn() -> runtime::Description,
+                fn(::std::vec::Vec<runtime::Param>)
+                    -> ::core::result::Result<::std::vec::Vec<Field>, ::std::string::String>,
+                fn(runtime::Batch) -> runtime::Answer,
+            ) = (__ChaskiModule::describe, __ChaskiModule::configure, __ChaskiModule::filter);
+
             #[cfg(target_family = "wasm")]
             ::chaski_guest::bindings::filter::__export_filter!(
                 __ChaskiModule with_types_in ::chaski_guest::bindings::filter

@@ -13,6 +13,7 @@ enum Source<'a> {
     /// Those declared, each in a column of its own; nothing is copied before it is read.
     Columns { row: Row<'a>, first: usize, declared: &'a [String] },
     /// Those declared, in a native test.
+    #[cfg(not(target_family = "wasm"))]
     Some { entries: Vec<(&'a str, &'a str)>, declared: &'a [String] },
 }
 
@@ -23,26 +24,29 @@ impl<'a> Headers<'a> {
     /// If the filter has declared what it reads, and this name is not among it: the router has not copied it, so whether
     /// the message has it can't be told.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        let (Source::Columns { declared, .. } | Source::Some { declared, .. }) = &self.0 else {
-            return self.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
-        };
-        let Some(index) = declared.iter().position(|known| known == name) else {
-            panic!("the header \"{name}\" is read, but not among the fields that the filter declared");
-        };
         match &self.0 {
-            Source::Columns { row, first, .. } => row.optional_text(first + index),
-            _ => self.iter().find(|(known, _)| *known == name).map(|(_, value)| value),
+            Source::All(entries) => find(entries, name),
+            Source::Columns { row, first, declared } => row.optional_text(first + place(declared, name)),
+            #[cfg(not(target_family = "wasm"))]
+            Source::Some { entries, declared } => {
+                place(declared, name);
+                find(entries, name)
+            }
         }
     }
 
     /// All headers that were declared and that the message has.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let count = match &self.0 {
-            Source::All(entries) | Source::Some { entries, .. } => entries.len(),
+            Source::All(entries) => entries.len(),
             Source::Columns { declared, .. } => declared.len(),
+            #[cfg(not(target_family = "wasm"))]
+            Source::Some { entries, .. } => entries.len(),
         };
         (0..count).filter_map(|index| match &self.0 {
-            Source::All(entries) | Source::Some { entries, .. } => Some(entries[index]),
+            Source::All(entries) => Some(entries[index]),
+            #[cfg(not(target_family = "wasm"))]
+            Source::Some { entries, .. } => Some(entries[index]),
             Source::Columns { row, first, declared } => {
                 Some((declared[index].as_str(), row.optional_text(first + index)?))
             }
@@ -51,6 +55,7 @@ impl<'a> Headers<'a> {
 
     /// The same headers, of which only `declared` may be read. What is declared already stays.
     #[doc(hidden)]
+    #[cfg(not(target_family = "wasm"))]
     pub fn limited_to(&self, declared: &'a [String]) -> Headers<'a> {
         let entries = self.iter().filter(|(name, _)| declared.iter().any(|known| known == name)).collect();
         Headers(Source::Some { entries, declared })
@@ -59,6 +64,18 @@ impl<'a> Headers<'a> {
     pub(crate) fn columns(row: Row<'a>, first: usize, declared: &'a [String]) -> Self {
         Self(Source::Columns { row, first, declared })
     }
+}
+
+fn find<'a>(entries: &[(&'a str, &'a str)], name: &str) -> Option<&'a str> {
+    entries.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+}
+
+/// Where a name stands among those declared.
+fn place(declared: &[String], name: &str) -> usize {
+    let place = declared.iter().position(|known| known == name);
+    place.unwrap_or_else(|| {
+        panic!("the header \"{name}\" is read, but not among the fields that the filter declared")
+    })
 }
 
 impl<'a, const N: usize> From<[(&'a str, &'a str); N]> for Headers<'a> {

@@ -24,7 +24,18 @@ fn generate(world: &str) -> String {
     let mut files = Files::default();
     opts.build().generate(&mut resolve, world_id, &mut files).expect("bindings can be generated");
     let (_, source) = files.iter().find(|(name, _)| name.ends_with(".rs")).expect("one Rust file");
-    String::from_utf8(source.to_vec()).expect("Rust source is UTF-8")
+    without_type_of_imports(std::str::from_utf8(source).expect("Rust source is UTF-8"))
+}
+
+/// The source without the static that describes the world's imports by themselves: the one that comes with the exports
+/// describes them too, and each is 1.5 KiB of every guest.
+fn without_type_of_imports(source: &str) -> String {
+    let begin =
+        source.rfind("#[rustfmt::skip]\n#[cfg(target_arch = \"wasm32\")]\n#[unsafe(").expect("it is there");
+    let end = source.rfind("#[inline(never)]").expect("a function follows it");
+    let (before, cut, after) = (&source[..begin], &source[begin..end], &source[end..]);
+    assert!(cut.contains("-with-all-of-its-exports-removed") && !cut.contains("fn "), "{cut}");
+    [before, after].concat()
 }
 
 #[track_caller]

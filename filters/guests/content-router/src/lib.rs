@@ -1,9 +1,7 @@
 //! Sends messages to topics by a header, or by a value in their JSON body.
 
-use std::collections::HashMap;
-
 use chaski_guest::prelude::*;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 #[params]
 struct Params {
@@ -13,7 +11,7 @@ struct Params {
     pointer: Option<String>,
     /// From a value to a topic, or to a list of topics.
     #[json]
-    table: HashMap<String, Value>,
+    table: Map<String, Value>,
     /// The topic of what the table doesn't name.
     otherwise: Option<String>,
 }

@@ -2,9 +2,9 @@
 
 const DIGITS: usize = 18;
 
-/// A number in units of 10^-18.
+/// A number: its whole part, and what is left in units of 10^-18. Both have its sign.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Decimal(i128);
+pub(crate) struct Decimal(i64, i64);
 
 impl Decimal {
     /// Reads `-12.5`, `+3`, `.5`. None for anything else, exponents included.
@@ -13,20 +13,27 @@ impl Decimal {
             Some(digits) => (true, digits),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        if whole.is_empty() && fraction.is_empty() || whole.len() > DIGITS || fraction.len() > DIGITS {
+        let (whole, fraction) = digits.split_once(['.']).unwrap_or((digits, ""));
+        if whole.is_empty() && fraction.is_empty() {
             return None;
         }
-        let padding = std::iter::repeat_n(b'0', DIGITS - fraction.len());
-        let mut value = 0i128;
-        for digit in whole.bytes().chain(fraction.bytes()).chain(padding) {
-            if !digit.is_ascii_digit() {
-                return None;
-            }
-            value = value * 10 + i128::from(digit - b'0');
+        let (whole, mut fraction, places) = (number(whole)?, number(fraction)?, fraction.len());
+        for _ in places..DIGITS {
+            fraction *= 10;
         }
-        Some(Self(if negative { -value } else { value }))
+        Some(if negative { Self(-whole, -fraction) } else { Self(whole, fraction) })
     }
+}
+
+/// The number that these digits are; with none of them it is 0. Not inlined, for it is called twice.
+#[inline(never)]
+fn number(digits: &str) -> Option<i64> {
+    if digits.len() > DIGITS {
+        return None;
+    }
+    digits
+        .bytes()
+        .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -39,6 +46,8 @@ mod tests {
         assert_eq!(number("1.50"), number("+1.5"));
         assert_eq!(number(".5"), number("0.5"));
         assert!(number("-2") < number("-1.999"));
+        assert!(number("-0.5") < number("0") && number("-1.5") < number("-1"));
+        assert_eq!(number("-0"), number("0"));
         assert!(number("0.1") < number("0.100000000000000001"));
         assert!(number("999999999999999999.9") > number("10"));
     }

@@ -131,7 +131,7 @@ fn an_unknown_filter_is_named_with_the_nearest_module_or_builtin() {
     refused(
         "[queue.q]\nfilters = [\"zzzzzzzzzz\"]\n",
         expect![
-            "rules.toml:2:12: `queue.q.filters[0]`: there is no module or builtin `zzzzzzzzzz`; known here: `cel`, `content-router`, `dedup-by-content`, `eu-only`, `header-match`, `json-match`, `redact`, `sample`, `split`, `throttle`"
+            "rules.toml:2:12: `queue.q.filters[0]`: there is no module or builtin `zzzzzzzzzz`; known here: `cel`, `content-router`, `dedup-by-content`, `eu-only`, `header-match`, `json-match`, `redact`, `sample`, `schema-check`, `split`, `throttle`"
         ],
     );
 }

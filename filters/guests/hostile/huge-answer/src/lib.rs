@@ -1,12 +1,10 @@
 //! A filter whose answer is larger than what may cross the boundary: for that limit. Written against the bindings, so that
 //! nothing else but the answer is large.
 
-use chaski_guest::{
-    bindings::filter,
-    runtime::{Answer, Batch, Description, Edits, Field, Guest, Param, describe},
-};
+use chaski_guest::runtime::{Answer, Batch, Description, Edits, Field, Guest, Param, describe};
 
-struct Module;
+/// The module. It is public, since natively nothing exports it.
+pub struct Module;
 
 impl Guest for Module {
     fn describe() -> Description {
@@ -25,4 +23,4 @@ impl Guest for Module {
 }
 
 #[cfg(target_family = "wasm")]
-filter::__export_filter!(Module with_types_in filter);
+chaski_guest::bindings::filter::__export_filter!(Module with_types_in chaski_guest::bindings::filter);
