@@ -51,7 +51,7 @@ pub struct Outgoing {
     pub subscriptions: bool,
     /// A filter routed it here, and no queue's binding took it out: the letter in `chaski.dlq` that it becomes if it reaches
     /// nobody.
-    pub unroutable: Option<DeadInfo>,
+    pub unroutable: Option<Box<Stillborn>>,
 }
 
 /// A message that dies before a queue has it.
@@ -173,7 +173,8 @@ impl Broker {
             };
             if !targets.is_empty() || !subscriptions.is_empty() {
                 sorted.results.push(Routed { message, targets, subscriptions });
-            } else if let Some(info) = unroutable {
+            } else if let Some(unroutable) = unroutable {
+                let Stillborn { message, info, .. } = *unroutable;
                 sorted.letters.push(Letter::of_no_queue(message, info));
             }
         }

@@ -134,6 +134,23 @@ mod tests {
     }
 
     #[test]
+    fn filters_states_and_traces_are_asked_for_as_documented() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|_| ());
+        for line in [
+            "chaski consume q --filter a --filter b",
+            "chaski subscribe p --filter a",
+            "chaski rules apply r.toml --drop-queue q --drop-state a --drop-state b",
+            "chaski rules rollback 3 --drop-state a",
+            "chaski publish t x --trace",
+            "chaski trace t x --key k -H a=b --priority 3",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        assert!(parse("chaski consume q --peek --filter a").is_err(), "what is only looked at is not judged");
+        assert!(parse("chaski publish --ndjson f --trace").is_err(), "a trace is of one message");
+    }
+
+    #[test]
     fn a_file_that_is_named_by_nothing_is_none() {
         let cli = Cli::try_parse_from(["chaski", "--ca", "", "status"]).expect("a valid line");
         let context = crate::context::Context::new(cli.connection, cli.json);

@@ -53,7 +53,8 @@ impl World {
     /// The same, of a filter that routed it there.
     pub fn routed(&self, draft: Draft) -> Outgoing {
         let info = death(DeadReason::Unroutable, "nobody takes it");
-        Outgoing { unroutable: Some(info), ..self.result(draft) }
+        let letter = Stillborn { message: draft.clone().build(), queue: None, info };
+        Outgoing { unroutable: Some(Box::new(letter)), ..self.result(draft) }
     }
 
     /// A copy that one queue's binding changed.

@@ -230,7 +230,7 @@ async fn state(name: &str, key: Option<String>, context: &Context) -> anyhow::Re
         if context.json {
             page.iter().try_for_each(out::json)?;
         } else if one {
-            page.iter().try_for_each(|entry| out::text(views::value(entry)))?;
+            page.iter().try_for_each(|entry| out::bytes(&views::value(entry)?))?;
         } else {
             page.iter().try_for_each(|entry| out::text(views::entry(entry)))?;
         }

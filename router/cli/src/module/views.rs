@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chaski_protocol::admin::{ModuleDeployed, ModuleVersionView, ModuleView, StateEntryView};
 use serde_json::{Map, Value};
 
@@ -138,9 +141,12 @@ pub(super) fn entry(entry: &StateEntryView) -> String {
     format!("{key}  {value}{until}")
 }
 
-/// The value alone.
-pub(super) fn value(entry: &StateEntryView) -> String {
-    human::harmless(&entry.value)
+/// The value alone, as it is kept; text with a line's end.
+pub(super) fn value(entry: &StateEntryView) -> anyhow::Result<Vec<u8>> {
+    if entry.value_encoding == "base64" {
+        return BASE64.decode(&entry.value).context("the router's answer is no base64");
+    }
+    Ok(format!("{}\n", human::harmless(&entry.value)).into_bytes())
 }
 
 fn micros(us: f64) -> String {
@@ -292,6 +298,8 @@ mod tests {
             expires_at: Some("2026-01-01T00:00:00Z".to_owned()),
         };
         assert_eq!(entry(&view), "c42  base64:/wA=  until 2026-01-01T00:00:00Z");
-        assert_eq!(value(&view), "/wA=");
+        assert_eq!(value(&view).expect("base64"), b"\xff\0");
+        let text = StateEntryView { value: "7".to_owned(), value_encoding: "utf8".to_owned(), ..view };
+        assert_eq!(value(&text).expect("text"), b"7\n");
     }
 }

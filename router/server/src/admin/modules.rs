@@ -290,10 +290,7 @@ fn state_entry(key: &[u8], entry: &chaski_broker::StateEntry) -> StateEntryView 
         Ok(text) => (text.to_owned(), "utf8".to_owned()),
         Err(_) => (STANDARD.encode(bytes), "base64".to_owned()),
     };
-    let (key, key_encoding) = match encoded(key) {
-        (key, encoding) if encoding == "base64" => (format!("{BASE64_KEY}{key}"), encoding),
-        plain => plain,
-    };
+    let (key, key_encoding) = encoded(key);
     let (value, value_encoding) = encoded(&entry.value);
     let expires_at = entry.expires_ms.map(|at| rfc3339(Millis(at)));
     StateEntryView { key, key_encoding, value, value_encoding, expires_at }

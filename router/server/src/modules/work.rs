@@ -345,7 +345,7 @@ impl Work {
 
     /// The same, for one that waited behind the dedup check.
     pub(crate) fn finish_filtered(self) -> Result<Filtered, JudgeError> {
-        let Work { items, dropped, dead, stateful, failed, trace, .. } = self;
+        let Work { origin, items, dropped, dead, stateful, failed, trace, .. } = self;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -354,7 +354,10 @@ impl Work {
             let Stage::Done { targets, subscriptions } = item.stage else {
                 unreachable!("only what went through all filters is finished");
             };
-            let unroutable = item.sent_by.map(Arc::unwrap_or_clone);
+            let unroutable = item.sent_by.map(|info| {
+                let info = Arc::unwrap_or_clone(info);
+                Box::new(Stillborn { message: origin.message.clone(), queue: None, info })
+            });
             let message = item.subject.message;
             // Copies of one body are one result, so that it is journaled once.
             let same = |result: &&mut Outgoing| {

@@ -148,7 +148,7 @@ async fn prepare(shard: &Shard, current: &Rules, wanted: Wanted, force: bool) ->
             .map_err(|problems| modules::refusal(&wanted.document, &problems))?;
         let rules = Rules { modules: pins, ..checked.rules };
         let mut changes = diff(&current, &rules);
-        changes.extend(modules::changed_binaries(&current, &rules));
+        changes.extend(modules::changed_binaries(&current, &rules, &changes));
         Ok(Prepared { rules, filters, changes })
     };
     let done = tokio::task::spawn_blocking(work).await;

@@ -18,6 +18,10 @@ mod overflow;
 mod times;
 mod transactions;
 
+mod filters;
+mod hostile;
+mod modules;
+
 mod certificates;
 mod crashes;
 mod data_directory;
