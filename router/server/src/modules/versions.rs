@@ -10,8 +10,8 @@ use arc_swap::ArcSwapOption;
 use chaski_broker::ModulePin;
 use chaski_journal::{BlobDigest, Blobs};
 use chaski_modules::{
-    Binary, Compiler, ConfigureError, Description, Digest, Host, HostLimits, Limits, Options, Param,
-    TrustedKeys, Value, VersionId, World,
+    Binary, Compiled, Compiler, ConfigureError, Description, Digest, Host, HostLimits, Limits, Options,
+    Param, TrustedKeys, Value, VersionId,
 };
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::mpsc;
@@ -109,12 +109,12 @@ impl Versions {
         self.host.take_under(bytes, signature, &keys, most).map_err(|error| refuse(error.to_string()))
     }
 
-    /// What a binary says of itself. Compiles it where that was not done before.
-    pub(crate) fn describe(&self, binary: &Binary) -> Result<(Description, World), Refusal> {
+    /// What a binary says of itself. Compiles it where that was not done before; the code is in the cache from then on.
+    pub(crate) fn describe(&self, binary: &Binary) -> Result<(Description, Compiled), Refusal> {
         let refuse = |detail: String| Refusal::new(Code::ModuleFailed, detail);
         let compiled = self.host.compile(binary).map_err(|error| refuse(error.to_string()))?;
         let description = self.host.describe(&compiled, &Limits::default());
-        Ok((description.map_err(|error| refuse(error.to_string()))?, compiled.world()))
+        Ok((description.map_err(|error| refuse(error.to_string()))?, compiled))
     }
 
     /// Every module of the document under the binaries that are pinned. Blocks while they compile.
@@ -228,10 +228,9 @@ impl Versions {
                 ));
             }
         }
-        let (tolerance, from_cache) = (tolerance(spec), compiled.from_cache());
+        let tolerance = tolerance(spec);
         let reports = self.reports.clone();
-        let version =
-            Arc::new(Version::new(filter, description, from_cache, tolerance, &self.lanes, reports));
+        let version = Arc::new(Version::new(filter, description, tolerance, &self.lanes, reports));
         self.known().insert(recipe, Arc::downgrade(&version));
         Ok(self.named(spec, Some(version)))
     }
