@@ -118,3 +118,30 @@ fn benchmarks_report_rate_and_latencies() {
     }
     assert_eq!(router.all(&["queue", "list"]).len(), 0, "benchmarks clean up");
 }
+
+#[test]
+fn the_filter_bench_compares_and_deploys_and_swaps() {
+    let setup = Setup::default();
+    let data = setup.path("bench");
+    let data = data.to_str().expect("a plain path");
+    let lines =
+        run(setup.command(&["bench", "filter", "--count", "700", "--data", data, "--json"]), b"").ok().json();
+    let works: Vec<_> = lines.iter().map(|line| line["work"].as_str().expect("a name")).collect();
+    let wanted = [
+        "publish-unfiltered",
+        "publish-filtered",
+        "deploy-cold",
+        "deploy-cached",
+        "swap",
+        "publish-while-swapping",
+    ];
+    assert_eq!(works, wanted);
+    for (line, field) in
+        lines.iter().flat_map(|line| ["per_second", "p50_us", "p99_us"].map(|field| (line, field)))
+    {
+        assert!(line[field].as_f64().is_some_and(|number| number > 0.0), "{field} in {line}");
+    }
+    assert_eq!(lines[1]["passed"], 1.0, "the module passes all: {}", lines[1]);
+    assert!(lines[1]["messages_per_call"].as_f64() >= Some(1.0), "{}", lines[1]);
+    assert_eq!(std::fs::read_dir(data).expect("it was made").count(), 0, "its router's data is gone");
+}
