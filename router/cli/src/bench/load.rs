@@ -39,6 +39,9 @@ pub(crate) struct Load {
     /// When a publish is confirmed: on disk, written, or in memory [default: fsync]
     #[arg(long)]
     pub(crate) durability: Option<Durability>,
+    /// Headers of each message.
+    #[arg(skip)]
+    pub(crate) headers: &'static [(&'static str, &'static str)],
 }
 
 /// A queue's durability.
@@ -182,10 +185,14 @@ pub(crate) async fn produce(
 
 async fn produce_one(client: Client, topic: String, load: Load, count: u64) -> anyhow::Result<Latencies> {
     let payload = Bytes::from(vec![b'm'; load.size()]);
+    let message = || {
+        let message = Message::new(topic.as_str(), payload.clone());
+        load.headers.iter().fold(message, |message, (name, value)| message.header(*name, *value))
+    };
     let mut latencies = Latencies::new();
     if load.in_flight() == 1 {
         for _ in 0..count {
-            let message = Message::new(topic.as_str(), payload.clone());
+            let message = message();
             let begun = Instant::now();
             client.publish(message).await?;
             latencies.record(begun.elapsed());
@@ -197,7 +204,7 @@ async fn produce_one(client: Client, topic: String, load: Load, count: u64) -> a
     let mut open = VecDeque::with_capacity(window);
     for number in 0..count {
         let begun = number.is_multiple_of(TIMED_EVERY).then(Instant::now);
-        let confirm = client.publish_pipelined(Message::new(topic.as_str(), payload.clone())).await?;
+        let confirm = client.publish_pipelined(message()).await?;
         open.push_back((begun, confirm));
         if number.is_multiple_of(LOOK_EVERY) {
             while let Some((begun, confirm)) = open.front_mut() {

@@ -5,6 +5,7 @@ mod backlog;
 mod consume;
 mod drain;
 mod fanout;
+mod filter;
 mod floor;
 mod idle;
 mod load;
@@ -60,6 +61,21 @@ enum Work {
     /// Requests and replies
     #[command(after_help = "Example:\n  chaski bench request --in-flight 1 --durability memory")]
     Request(Load),
+    /// Publishes through a module beside publishes past it, and what a new version costs. Starts a router of its own
+    ///
+    /// Two topics take turns in one run: one goes straight to its queue, the other through a route with the module. Then a module of
+    /// 200 KiB is deployed until its first verdict, compiled and from the cache; and a module is swapped 100 times while publishes
+    /// go on.
+    #[command(
+        after_help = "Example:\n  chaski bench filter --durability memory\n  chaski bench filter --module eu_only.wasm --params '{\"region\":\"eu\"}'"
+    )]
+    Filter {
+        #[command(flatten)]
+        options: filter::Options,
+        /// Where the router's temporary data directory is made
+        #[arg(long, default_value = "./chaski-data")]
+        data: PathBuf,
+    },
     /// One publish to many queues
     #[command(after_help = "Example:\n  chaski bench fanout --queues 100")]
     Fanout {
@@ -136,6 +152,9 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         }
         Work::Routing { load, queues, patterns } => {
             on_named(&target, &mut report, routing::run(&target, load, *queues, *patterns)).await
+        }
+        Work::Filter { options, data } => {
+            or_interrupt(filter::run(options, data, &mut report)).await.map(|_| ())
         }
         Work::Backlog { load, data } => or_interrupt(own_backlog(load, data, &mut report)).await,
         Work::Idle { seconds, data } => or_interrupt(own_idle(*seconds, data, &mut report)).await,

@@ -9,7 +9,7 @@ use super::floor::{self, Floor};
 use super::load::{Durability, Load};
 use super::report::{Measurement, Report, grouped};
 use super::target::Target;
-use super::{backlog, consume, fanout, idle, publish, relocation, request, roundtrip, routing};
+use super::{backlog, consume, fanout, filter, idle, publish, relocation, request, roundtrip, routing};
 use crate::child::{Router, Setup};
 
 /// The durable bytes a second that a target may use, of those that the bare disk takes.
@@ -96,6 +96,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report, json: bool) -> a
     rates(options, &floor, &router, report, &mut lines).await?;
     latencies(options, &floor, &router, report, &mut lines).await?;
     shapes(options, &router, report, &mut lines).await?;
+    filters(options, report, &mut lines).await?;
     let router =
         if options.backlog > 0 { large(options.backlog, router, report, &mut lines).await? } else { router };
     router.stop().await?;
@@ -192,6 +193,41 @@ async fn shapes(
     Ok(())
 }
 
+/// On a router of its own, with rules of its own.
+async fn filters(options: &Options, report: &mut Report, lines: &mut Vec<Line>) -> anyhow::Result<()> {
+    report.say("a module on the way of publishes, deploys and swaps");
+    let load = Load { count: options.count, ..Load::default() };
+    let filter = filter::Options { load, module: None, params: None, batch: None };
+    for found in filter::run(&filter, &options.floor.data, report).await? {
+        lines.extend(filtered(&found));
+    }
+    Ok(())
+}
+
+/// What is required of a work of `bench filter`, if anything.
+fn filtered(found: &Measurement) -> Option<Line> {
+    let because = |text: &str| text.to_owned();
+    Some(match found.work.as_str() {
+        "publish-filtered" => {
+            let because = because("through a filter on one header ÷ past it, the median of turns");
+            Line::at_least("filter: publish 256 B", found.number("rate_ratio"), 0.9, "times", because)
+        }
+        "deploy-cold" => {
+            let because = because("200 KiB, from the upload to the first verdict, p50");
+            Line::at_most("filter: deploy", found.p50_us / 1_000.0, 300.0, "ms", because)
+        }
+        "deploy-cached" => {
+            let because = because("the same with its code in the cache, p50");
+            Line::at_most("filter: deploy, cached", found.p50_us / 1_000.0, 20.0, "ms", because)
+        }
+        "publish-while-swapping" => {
+            let because = because("p99 during 100 swaps ÷ p99 without");
+            Line::at_most("filter: publish p99 growth", found.number("p99_growth"), 2.0, "times", because)
+        }
+        _ => return None,
+    })
+}
+
 async fn large(
     count: u64,
     router: Router,
@@ -273,6 +309,20 @@ mod tests {
     fn found(per_second: u64, journaled: u64) -> Measurement {
         Measurement::new("publish", per_second, Duration::from_secs(1), &Latencies::new())
             .with("journaled_per_message", journaled)
+    }
+
+    #[test]
+    fn a_filter_may_cost_a_tenth_and_a_deploy_a_moment() {
+        let mut latencies = Latencies::new();
+        latencies.record(Duration::from_millis(25));
+        let work = |name: &str| Measurement::new(name, 1, Duration::from_secs(1), &latencies);
+        let met = |found: Measurement| filtered(&found).map(|line| line.met);
+        assert_eq!(met(work("publish-filtered").with("rate_ratio", 0.9)), Some(true));
+        assert_eq!(met(work("publish-filtered").with("rate_ratio", 0.89)), Some(false));
+        assert_eq!(met(work("deploy-cold")), Some(true));
+        assert_eq!(met(work("deploy-cached")), Some(false));
+        assert_eq!(met(work("publish-while-swapping").with("p99_growth", 2.1)), Some(false));
+        assert_eq!(met(work("publish-unfiltered")), None);
     }
 
     #[test]

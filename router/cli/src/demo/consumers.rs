@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
-use chaski_client::{Client, Delivery, Message, TransactionError};
+use chaski_client::{Client, Message, TransactionError};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::counts::Network;
-use super::events::{self, Event};
+use super::events::Event;
 
 /// What the consumers have seen so far, shared between their tasks.
 pub(super) struct Seen {
@@ -26,16 +26,16 @@ pub(super) struct Inner {
     pub(super) networks: BTreeMap<String, Network>,
     /// Events by kind.
     pub(super) kinds: BTreeMap<String, u64>,
-    /// Looked at by the watch, with whether it was strong.
-    pub(super) watched: HashMap<String, bool>,
-    /// Messages that came out of `alerts`, by the event that they are about.
-    pub(super) alerts: Vec<Alert>,
+    /// Ids of the events that went through their network's queue.
+    pub(super) events: HashSet<String>,
+    /// Messages that came out of `bulletins`.
+    pub(super) bulletins: Vec<Bulletin>,
 }
 
-/// What came out of `alerts`.
+/// What came out of `bulletins`.
 #[derive(Clone, Debug)]
-pub(super) struct Alert {
-    /// The event.
+pub(super) struct Bulletin {
+    /// The event that it is about.
     pub(super) event: String,
     /// Its magnitude.
     pub(super) magnitude: f64,
@@ -74,7 +74,7 @@ impl Seen {
     }
 }
 
-/// Starts one consumer for each network, the watch, and the one that turns blasts away.
+/// Starts one consumer for each network, the one that makes bulletins of alerts, and the one that turns blasts away.
 pub(super) async fn start(
     client: &Client,
     events: &[Event],
@@ -89,8 +89,8 @@ pub(super) async fn start(
         let consumer = client.consume(format!("network-{name}")).credit(16).await?;
         tasks.spawn(network(consumer, name, expected, seen.clone()));
     }
-    let consumer = client.consume("watch").await?;
-    tasks.spawn(watch(client.clone(), consumer, seen.clone()));
+    let consumer = client.consume("alerts").await?;
+    tasks.spawn(announce(client.clone(), consumer));
     let consumer = client.consume("blasts").await?;
     tasks.spawn(reject(consumer));
     Ok(tasks)
@@ -115,6 +115,7 @@ async fn network(
         seen.note(|seen| {
             let network = seen.networks.entry(name.clone()).or_default();
             if first {
+                seen.events.insert(delivery.message_id().to_owned());
                 network.processed += 1;
                 network.out_of_order += u64::from(!in_order);
                 *seen.kinds.entry(kind).or_default() += 1;
@@ -128,39 +129,23 @@ async fn network(
     Ok(())
 }
 
-/// Every event; what is strong goes to `alerts`, in one transaction with its settlement.
-async fn watch(client: Client, consumer: chaski_client::Consumer, seen: Arc<Seen>) -> anyhow::Result<()> {
+/// Makes a bulletin of every alert, in one transaction with its settlement.
+async fn announce(client: Client, consumer: chaski_client::Consumer) -> anyhow::Result<()> {
     consumer
         .map(|delivery| delivery.map_err(anyhow::Error::from))
-        .try_for_each_concurrent(32, |delivery| look(&client, delivery, &seen))
+        .try_for_each_concurrent(32, async |alert| {
+            let bulletin = Message::new("bulletins", alert.payload().clone())
+                .key(alert.ordering_key().unwrap_or_default())
+                .header("event", alert.message_id());
+            let mut both = client.transaction();
+            both.ack(alert).publish(bulletin);
+            match both.commit().await {
+                // When the lease is lost, neither happened: the alert comes again.
+                Ok(_) | Err(TransactionError::LeaseLost(_)) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
         .await
-}
-
-async fn look(client: &Client, delivery: Delivery, seen: &Seen) -> anyhow::Result<()> {
-    let magnitude = delivery.header_value("mag").map(str::to_owned);
-    let id = delivery.message_id().to_owned();
-    let strong = events::is_strong(magnitude.as_deref());
-    if strong {
-        let alert = Message::new("alerts", delivery.payload().clone())
-            .key(delivery.ordering_key().unwrap_or_default())
-            .header("event", id.as_str())
-            .header("mag", magnitude.unwrap_or_default());
-        let mut both = client.transaction();
-        both.ack(delivery).publish(alert);
-        match both.commit().await {
-            Ok(_) => {}
-            // Neither happened: the event comes again.
-            Err(TransactionError::LeaseLost(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    } else {
-        // When the answer to it is lost in the crash, the ack is on the disk, or the event comes again: seen it is.
-        let _ = delivery.ack().await;
-    }
-    seen.note(|seen| {
-        seen.watched.insert(id, strong);
-    });
-    Ok(())
 }
 
 /// Turns every blast away, into the dead-letter queue.
@@ -173,18 +158,18 @@ async fn reject(mut consumer: chaski_client::Consumer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Empties `alerts`, which holds `count` messages.
-pub(super) async fn take_alerts(client: &Client, count: u64, seen: &Seen) -> anyhow::Result<()> {
-    let mut consumer = client.consume("alerts").await?;
+/// Empties `bulletins`, which holds `count` messages.
+pub(super) async fn take_bulletins(client: &Client, count: u64, seen: &Seen) -> anyhow::Result<()> {
+    let mut consumer = client.consume("bulletins").await?;
     for _ in 0..count {
-        let delivery = consumer.try_next().await?.context("the queue `alerts` is gone")?;
+        let delivery = consumer.try_next().await?.context("the queue `bulletins` is gone")?;
         let event: serde_json::Value = serde_json::from_slice(delivery.payload())?;
-        let alert = Alert {
+        let bulletin = Bulletin {
             event: delivery.header_value("event").unwrap_or_default().to_owned(),
             magnitude: event["mag"].as_f64().unwrap_or_default(),
             place: event["place"].as_str().unwrap_or_default().to_owned(),
         };
-        seen.note(|seen| seen.alerts.push(alert));
+        seen.note(|seen| seen.bulletins.push(bulletin));
         delivery.ack().await?;
     }
     consumer.close().await?;

@@ -17,6 +17,22 @@ pub(super) struct Network {
     pub(super) out_of_order: u64,
 }
 
+/// What one version of the module decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Version {
+    /// What it is.
+    pub(super) name: String,
+    /// Events of it that became alerts.
+    pub(super) alerts: u64,
+    /// Events that it dropped: they went through their network's queue, and there was no alert.
+    pub(super) quiet: u64,
+    /// Events that it failed on. Another version decided them in the end.
+    pub(super) failed: u64,
+    /// Events that had to become alerts, by the file.
+    #[serde(skip)]
+    pub(super) expected: u64,
+}
+
 /// Everything that was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Counts {
@@ -30,12 +46,14 @@ pub(super) struct Counts {
     pub(super) duplicates: u64,
     /// By network.
     pub(super) networks: BTreeMap<String, Network>,
-    /// Events that the watch looked at and found weak.
-    pub(super) quiet: u64,
-    /// Events that the watch copied to `alerts`.
+    /// The module's versions in the order of their deployment.
+    pub(super) versions: Vec<Version>,
+    /// Events that became alerts.
     pub(super) alerts: u64,
-    /// Messages that came out of `alerts`.
-    pub(super) alerts_received: u64,
+    /// Dead letters of `alerts`: the module failed on them.
+    pub(super) failed: u64,
+    /// Moved back from there, and judged by the version before.
+    pub(super) judged_again: u64,
     /// Events by kind, as their consumers saw them.
     pub(super) kinds: BTreeMap<String, u64>,
     /// Explosions and quarry blasts in the dead-letter queue.
@@ -53,8 +71,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// What does not add up, as sentences; empty when all is well. `strong` and `blasts` are the file's own counts.
-    pub(super) fn problems(&self, strong: u64, blasts: u64) -> Vec<String> {
+    /// What does not add up, as sentences; empty when all is well. `blasts` is the file's own count.
+    pub(super) fn problems(&self, blasts: u64) -> Vec<String> {
         let mut problems = Vec::new();
         let mut expect = |what: &str, found: u64, expected: u64| {
             if found != expected {
@@ -65,9 +83,21 @@ impl Counts {
         expect("duplicates confirmed", self.duplicates, self.events);
         expect("events through the networks' queues", self.processed(), self.events);
         expect("events by kind", self.kinds.values().sum(), self.events);
-        expect("alerts and quiet events together", self.alerts + self.quiet, self.events);
-        expect("alerts", self.alerts, strong);
-        expect("messages out of alerts", self.alerts_received, strong);
+        expect("alerts and quiet events together", self.decided(), self.events);
+        for version in &self.versions {
+            expect(
+                &format!("alerts by the module's version `{}`", version.name),
+                version.alerts,
+                version.expected,
+            );
+        }
+        expect("alerts", self.alerts, self.versions.iter().map(|version| version.alerts).sum());
+        expect(
+            "messages that the module failed on",
+            self.failed,
+            self.versions.iter().map(|version| version.failed).sum(),
+        );
+        expect("messages judged again", self.judged_again, self.failed);
         expect("dead letters", self.dead, blasts);
         expect("dead letters redriven", self.redriven, blasts);
         expect("redriven blasts processed", self.accepted, blasts);
@@ -83,7 +113,12 @@ impl Counts {
         self.networks.values().map(|network| network.processed).sum()
     }
 
-    /// The closing table.
+    /// Events that a version of the module decided in the end.
+    fn decided(&self) -> u64 {
+        self.versions.iter().map(|version| version.alerts + version.quiet).sum()
+    }
+
+    /// The closing tables.
     pub(super) fn table(&self) -> String {
         let mut text =
             format!("{:<12} {:>9} {:>9} {:>9}   {}\n", "network", "published", "processed", "again", "order");
@@ -98,19 +133,35 @@ impl Counts {
         row("total", self.events, self.processed(), again, "");
         let kinds: Vec<String> =
             self.kinds.iter().map(|(kind, count)| format!("{count} {}", kind.replace('-', " "))).collect();
+        text.push('\n');
+        text.push_str(&self.verdicts());
         text.push_str(&format!(
-            "\nby kind      {} = {}\nby strength  {} alerts + {} quiet = {}\nduplicates   {} refused to be stored twice\n",
+            "\nby kind      {} = {}\nduplicates   {} refused to be stored twice\n",
             kinds.join(" + "),
             self.kinds.values().sum::<u64>(),
-            self.alerts,
-            self.quiet,
-            self.alerts + self.quiet,
             self.duplicates,
         ));
         text.push_str(&format!(
             "dead letters {} kept, {} redriven, {} processed\nleft         {} messages in any queue\n",
             self.dead, self.redriven, self.accepted, self.left
         ));
+        text
+    }
+
+    /// Who decided how much.
+    fn verdicts(&self) -> String {
+        let mut text = format!(
+            "{:<22} {:>9} {:>9} {:>9} {:>9}\n",
+            "module version", "decided", "alerts", "quiet", "failed"
+        );
+        let mut row = |name: &str, alerts: u64, quiet: u64, failed: u64| {
+            let decided = alerts + quiet;
+            text.push_str(&format!("{name:<22} {decided:>9} {alerts:>9} {quiet:>9} {failed:>9}\n"));
+        };
+        for version in &self.versions {
+            row(&version.name, version.alerts, version.quiet, version.failed);
+        }
+        row("total", self.alerts, self.decided() - self.alerts, self.failed);
         text
     }
 }
@@ -121,14 +172,22 @@ mod tests {
 
     fn whole() -> Counts {
         let network = |count| Network { published: count, processed: count, ..Network::default() };
+        let version = |name: &str, alerts, quiet, failed| Version {
+            name: name.to_owned(),
+            alerts,
+            quiet,
+            failed,
+            expected: alerts,
+        };
         Counts {
             events: 10,
             confirmed: 10,
             duplicates: 10,
             networks: [("ak".to_owned(), network(4)), ("ci".to_owned(), network(6))].into(),
-            quiet: 7,
+            versions: vec![version("gentle", 2, 3, 0), version("strict", 1, 4, 0), version("traps", 0, 0, 2)],
             alerts: 3,
-            alerts_received: 3,
+            failed: 2,
+            judged_again: 2,
             kinds: [("earthquake".to_owned(), 8), ("quarry-blast".to_owned(), 2)].into(),
             dead: 2,
             redriven: 2,
@@ -139,7 +198,7 @@ mod tests {
 
     #[test]
     fn counts_that_add_up_have_no_problem() {
-        assert_eq!(whole().problems(3, 2), Vec::<String>::new());
+        assert_eq!(whole().problems(2), Vec::<String>::new());
     }
 
     #[test]
@@ -147,7 +206,7 @@ mod tests {
         let mut lost = whole();
         lost.networks.get_mut("ci").expect("it is there").processed = 5;
         assert_eq!(
-            lost.problems(3, 2),
+            lost.problems(2),
             [
                 "events through the networks' queues: 9, where 10 were expected",
                 "events of ci: 5, where 6 were expected"
@@ -155,8 +214,19 @@ mod tests {
         );
         let mut unordered = whole();
         unordered.networks.get_mut("ak").expect("it is there").out_of_order = 1;
-        assert_eq!(unordered.problems(3, 2), ["events of ak out of order: 1, where 0 were expected"]);
-        assert_eq!(whole().problems(4, 2).len(), 2, "alerts, and messages out of alerts");
+        assert_eq!(unordered.problems(2), ["events of ak out of order: 1, where 0 were expected"]);
+        let mut dropped = whole();
+        dropped.versions[1].alerts = 0;
+        dropped.alerts = 2;
+        assert_eq!(
+            dropped.problems(2),
+            [
+                "alerts and quiet events together: 9, where 10 were expected",
+                "alerts by the module's version `strict`: 0, where 1 were expected"
+            ]
+        );
+        let forgotten = Counts { judged_again: 1, ..whole() };
+        assert_eq!(forgotten.problems(2), ["messages judged again: 1, where 2 were expected"]);
     }
 
     #[test]
@@ -164,6 +234,7 @@ mod tests {
         let table = whole().table();
         assert!(table.contains("total               10        10         0"), "{table}");
         assert!(table.contains("8 earthquake + 2 quarry blast = 10"), "{table}");
-        assert!(table.contains("3 alerts + 7 quiet = 10"), "{table}");
+        assert!(table.contains("strict                         5         1         4         0"), "{table}");
+        assert!(table.contains("total                         10         3         7         2"), "{table}");
     }
 }

@@ -11,9 +11,6 @@ const FILE: &str = include_str!("../../../../examples/data/earthquakes.ndjson");
 /// The rules that route them.
 pub(super) const RULES: &str = include_str!("../../../../examples/rules/earthquakes.toml");
 
-/// From this magnitude on an event is copied to `alerts`.
-pub(super) const STRONG: f64 = 4.5;
-
 /// One event, as a line of the file has it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Event {
@@ -33,9 +30,9 @@ impl Event {
         self.topic.rsplit('.').next().unwrap_or_default()
     }
 
-    /// Whether it belongs into `alerts`.
-    pub(super) fn is_strong(&self) -> bool {
-        is_strong(self.headers.get("mag").map(String::as_str))
+    /// Its magnitude, as its header has it; the module reads the payload's.
+    pub(super) fn magnitude(&self) -> f64 {
+        self.headers.get("mag").and_then(|magnitude| magnitude.parse().ok()).unwrap_or_default()
     }
 
     /// What is published, under the event's own id: published again, it is the same message.
@@ -44,11 +41,6 @@ impl Event {
         let message = Message::new(&self.topic, payload).id(&self.id).key(&self.key);
         self.headers.iter().fold(message, |message, (name, value)| message.header(name, value))
     }
-}
-
-/// Whether a `mag` header says strong.
-pub(super) fn is_strong(magnitude: Option<&str>) -> bool {
-    magnitude.and_then(|magnitude| magnitude.parse::<f64>().ok()).is_some_and(|magnitude| magnitude >= STRONG)
 }
 
 /// All events, in the order of their time.
@@ -69,7 +61,7 @@ mod tests {
     fn the_file_holds_what_its_readme_says() {
         let events = all().expect("every line is an event");
         assert_eq!(events.len(), 1707);
-        assert_eq!(events.iter().filter(|event| event.is_strong()).count(), 85);
+        assert_eq!(events.iter().filter(|event| event.magnitude() >= 4.5).count(), 85);
         let kinds = ["earthquake", "explosion", "quarry-blast"];
         let counts = kinds.map(|kind| events.iter().filter(|event| event.kind() == kind).count());
         assert_eq!(counts, [1679, 15, 13]);

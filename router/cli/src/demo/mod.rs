@@ -1,10 +1,13 @@
-//! `chaski demo`: a router with rules, a week of earthquakes, a crash in the middle, and counts that add up. It needs nothing
-//! running and leaves nothing behind.
+//! `chaski demo`: a router with rules and a module, a week of earthquakes, new versions of the module and a crash in the middle, and
+//! counts that add up. It needs nothing running and leaves nothing behind.
 
 mod consumers;
 mod counts;
+mod crash;
 mod events;
+mod versions;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -16,9 +19,10 @@ use crate::child::{Router, Setup};
 use crate::context::Context;
 use crate::failure::fail;
 use crate::out;
-use consumers::Seen;
+use consumers::{Bulletin, Seen};
 use counts::Counts;
 use events::Event;
+use versions::Parts;
 
 /// Far above the 15 s that it takes: a demo that hangs says so.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,10 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the router is asked whether its queues are empty.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A router, a week of earthquakes, a crash, and counts that add up
+/// A router, a week of earthquakes, a module, a crash, and counts that add up
 ///
-/// Starts a router of its own in a temporary directory, publishes 1,707 seismic events, kills the router in the middle,
-/// and shows what arrived where. Needs nothing running. Exit code 1 when a count is off.
+/// Starts a router of its own in a temporary directory and publishes 1,707 seismic events. A module finds those that deserve an
+/// alert; in the middle a stricter version of it is deployed, then one that fails and is taken back by itself, then the router
+/// is killed. Shows what arrived where. Needs nothing running. Exit code 1 when a count is off.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example:\n  chaski demo")]
 pub(crate) struct Args {}
@@ -100,13 +105,18 @@ impl Stage {
         self.counts.events = self.events.len() as u64;
         let queues = self.client.admin().queue_list().await?.len();
         self.narrator.say(format!(
-            "its rules: {queues} queues, one in order for each of 12 networks, then watch, alerts and blasts"
+            "its rules: {queues} queues, one in order for each of 12 networks, then alerts, bulletins and blasts"
         ));
         let seen = Seen::new(&self.events);
         let mut tasks = consumers::start(&self.client, &self.events, &seen).await?;
         self.narrator.say("14 consumers wait, each on its own QUIC stream");
 
-        let router = self.publish_with_a_crash(router, &seen).await?;
+        let parts = Parts::of(self.events.len());
+        self.first_version(&parts).await?;
+        self.stricter_version(&parts).await?;
+        self.trapping_version(&parts).await?;
+        let router = self.publish_with_a_crash(router, parts.crash(), &seen).await?;
+        self.say_what_is_in_force().await?;
         self.publish_again().await?;
         tokio::select! {
             settled = self.wait_until_settled(&seen) => settled?,
@@ -116,59 +126,10 @@ impl Stage {
             }
         }
         tasks.shutdown().await;
-        self.alerts(&seen).await?;
+        self.bulletins(&parts, &seen).await?;
         self.dead_letters().await?;
         let queues = self.client.admin().queue_list().await?;
         self.counts.left = queues.iter().map(|queue| queue.messages + queue.dead).sum();
-        Ok(router)
-    }
-
-    /// Publishes everything; in the middle the router dies, with publishes unconfirmed and deliveries out.
-    async fn publish_with_a_crash(&mut self, router: Router, seen: &Seen) -> anyhow::Result<Router> {
-        let half = self.events.len() / 2;
-        let first = confirmed(self.send(&self.events[..half]).await?).await?;
-        self.count_confirmed(&first);
-        self.narrator.say(format!("{} events published, each confirmed when it was on disk", first.len()));
-        let quarter = self.events.len() as u64 / 8;
-        seen.until(|seen| processed(seen) >= quarter).await;
-        let before = processed(&seen.lock());
-
-        // Sent, and not waited for: the router is killed with these under way.
-        let mut under_way = self.send(&self.events[half..]).await?;
-        let killed = Instant::now();
-        let pid = router.pid();
-        let setup = router.kill().await?;
-        let mut lucky = Vec::new();
-        under_way = {
-            let mut waiting = Vec::new();
-            for mut confirm in under_way {
-                match futures::poll!(&mut confirm) {
-                    std::task::Poll::Ready(published) => lucky.push(published?),
-                    std::task::Poll::Pending => waiting.push(confirm),
-                }
-            }
-            waiting
-        };
-        self.count_confirmed(&lucky);
-        self.counts.unconfirmed_at_kill = under_way.len() as u64;
-        self.narrator.say(format!(
-            "SIGKILL to process {pid}: {before} events were processed, {} publishes had no confirm",
-            under_way.len()
-        ));
-
-        let router = Router::start(setup).await?;
-        self.counts.restart_ms = killed.elapsed().as_millis() as u64;
-        self.narrator.say(format!(
-            "restarted as process {}, same data: listening {} ms after the kill",
-            router.pid(),
-            self.counts.restart_ms
-        ));
-        let rest = confirmed(under_way).await?;
-        self.count_confirmed(&rest);
-        self.narrator.say(format!(
-            "the client reconnected by itself and sent those {} again, under the same ids: confirmed",
-            rest.len()
-        ));
         Ok(router)
     }
 
@@ -202,14 +163,14 @@ impl Stage {
         Ok(confirms)
     }
 
-    /// Until the consumers have seen everything and the router holds nothing but alerts and dead letters.
+    /// Until the consumers have seen everything and the router holds nothing but bulletins and dead letters.
     async fn wait_until_settled(&mut self, seen: &Seen) -> anyhow::Result<()> {
         let total = self.counts.events;
-        seen.until(|seen| processed(seen) >= total && seen.watched.len() as u64 >= total).await;
+        seen.until(|seen| processed(seen) >= total).await;
         loop {
             let queues = self.client.admin().queue_list().await?;
             let busy =
-                |queue: &chaski_protocol::admin::QueueView| queue.name != "alerts" && queue.messages > 0;
+                |queue: &chaski_protocol::admin::QueueView| queue.name != "bulletins" && queue.messages > 0;
             if !queues.iter().any(busy) {
                 break;
             }
@@ -218,8 +179,6 @@ impl Stage {
         let seen = seen.lock();
         self.counts.networks = seen.networks.clone();
         self.counts.kinds = seen.kinds.clone();
-        self.counts.alerts = seen.watched.values().filter(|strong| **strong).count() as u64;
-        self.counts.quiet = seen.watched.values().filter(|strong| !**strong).count() as u64;
         let again: u64 = seen.networks.values().map(|network| network.again).sum();
         self.narrator.say(format!(
             "all {total} went through their network's queue, each network in order; {again} came twice because of the crash"
@@ -227,22 +186,20 @@ impl Stage {
         Ok(())
     }
 
-    async fn alerts(&mut self, seen: &Seen) -> anyhow::Result<()> {
-        let stored = self.client.admin().queue_show("alerts").await?.messages;
-        consumers::take_alerts(&self.client, stored, seen).await?;
+    async fn bulletins(&mut self, parts: &Parts, seen: &Seen) -> anyhow::Result<()> {
+        let stored = self.client.admin().queue_show("bulletins").await?.messages;
+        consumers::take_bulletins(&self.client, stored, seen).await?;
         let seen = seen.lock();
-        let about: std::collections::HashSet<&str> =
-            seen.alerts.iter().map(|alert| alert.event.as_str()).collect();
+        let about: HashSet<&str> = seen.bulletins.iter().map(|bulletin| bulletin.event.as_str()).collect();
         // Twice the same event would be one alert too many, and one event too few.
-        self.counts.alerts_received = seen.alerts.len() as u64;
-        anyhow::ensure!(about.len() == seen.alerts.len(), "an event was copied to alerts twice");
+        anyhow::ensure!(about.len() == seen.bulletins.len(), "an alert was made a bulletin twice");
+        self.count_versions(parts, &seen.events, &about);
         self.narrator.say(format!(
-            "{stored} of magnitude {} and more were copied to alerts, each in one transaction with its ack",
-            events::STRONG
+            "{stored} alerts became bulletins, each in one transaction with its ack: none lost, none twice"
         ));
-        if let Some(alert) = seen.alerts.iter().max_by(|one, other| one.magnitude.total_cmp(&other.magnitude))
-        {
-            self.narrator.say(format!("the strongest: {}, {}", alert.magnitude, alert.place));
+        let strongest = |one: &&Bulletin, other: &&Bulletin| one.magnitude.total_cmp(&other.magnitude);
+        if let Some(bulletin) = seen.bulletins.iter().max_by(strongest) {
+            self.narrator.say(format!("the strongest: {}, {}", bulletin.magnitude, bulletin.place));
         }
         Ok(())
     }
@@ -267,9 +224,8 @@ impl Stage {
     /// The table or the object, and what does not add up.
     fn close(mut self, json: bool) -> anyhow::Result<()> {
         self.counts.elapsed_ms = self.narrator.begun.elapsed().as_millis() as u64;
-        let strong = self.events.iter().filter(|event| event.is_strong()).count() as u64;
         let blasts = self.events.iter().filter(|event| event.kind() != "earthquake").count() as u64;
-        let problems = self.counts.problems(strong, blasts);
+        let problems = self.counts.problems(blasts);
         if json {
             out::json(&self.counts)?;
         } else {

@@ -137,9 +137,10 @@ impl Signer {
 }
 
 /// A module's params by name.
-type Params = Map<String, Value>;
+pub(crate) type Params = Map<String, Value>;
 
-fn params(text: &str) -> Result<Params, String> {
+/// Params as the command line has them.
+pub(crate) fn params(text: &str) -> Result<Params, String> {
     serde_json::from_str(text).map_err(|error| format!("it is no JSON object: {error}"))
 }
 
@@ -249,7 +250,7 @@ fn spelled(entry: &StateEntryView) -> String {
 }
 
 /// A binary from a file, no larger than any router takes.
-async fn read(file: &Path) -> anyhow::Result<Bytes> {
+pub(crate) async fn read(file: &Path) -> anyhow::Result<Bytes> {
     let unreadable = || format!("the module {} cannot be read", file.display());
     let bytes = tokio::fs::metadata(file).await.with_context(unreadable)?.len();
     if bytes > MAX_MODULE {

@@ -54,15 +54,14 @@ fn signature(text: Option<String>) -> Result<Option<Vec<u8>>, Refusal> {
 }
 
 fn deployed(shard: &Shard, deployed: Deployed) -> ModuleDeployed {
-    let Deployed { name, change } = deployed;
+    let Deployed { name, change, compilation } = deployed;
     let view = shard.view();
     let version = view.filters.module(&name).and_then(|active| active.version.clone());
-    let metrics = version.as_ref().map(|version| version.filter.metrics());
     ModuleDeployed {
-        digest: version.as_ref().map(|version| version.filter.id().binary.to_string()).unwrap_or_default(),
+        digest: version.map(|version| version.filter.id().binary.to_string()).unwrap_or_default(),
         version: change.version,
-        compile_ms: metrics.map_or(0.0, |metrics| metrics.compile_time.as_secs_f64() * 1e3),
-        from_cache: version.is_some_and(|version| version.from_cache),
+        compile_ms: compilation.map_or(0.0, |compilation| compilation.took.as_secs_f64() * 1e3),
+        from_cache: compilation.is_none_or(|compilation| compilation.from_cache),
         changes: change.changes,
         name,
     }
@@ -229,7 +228,7 @@ pub(super) async fn history(shard: &Shard, name: &str) -> Result<Vec<ModuleVersi
 /// Brings the version before the one in force back.
 pub(super) async fn roll_back(shard: &Shard, author: &str, name: &str) -> Result<ModuleDeployed, Refusal> {
     let change = modules::roll_back(shard, author, name).await?;
-    Ok(deployed(shard, Deployed { name: name.to_owned(), change }))
+    Ok(deployed(shard, Deployed { name: name.to_owned(), change, compilation: None }))
 }
 
 /// Starts a shadow.

@@ -77,7 +77,6 @@ pub(crate) struct Manners {
 pub(crate) struct Version {
     pub(crate) filter: Filter,
     pub(crate) description: Description,
-    pub(crate) from_cache: bool,
     place: Place,
     /// Calls that stayed short, up to [`SMOKE_CALLS`].
     short_calls: AtomicU32,
@@ -114,7 +113,6 @@ impl Version {
     pub(crate) fn new(
         filter: Filter,
         description: Description,
-        from_cache: bool,
         tolerance: Tolerance,
         lanes: &Lanes,
         reports: mpsc::UnboundedSender<Report>,
@@ -122,7 +120,6 @@ impl Version {
         Version {
             filter,
             description,
-            from_cache,
             place: lanes.place(),
             short_calls: AtomicU32::new(0),
             health: Mutex::new(Health::new(tolerance)),

@@ -2,6 +2,7 @@
 //! that module alone, so that the rules' history is the modules' history too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chaski_broker::{FailedVersion, ModulePin, Rules, RulesEntry, RulesVersion};
 use chaski_journal::{BlobDigest, BlobError};
@@ -30,6 +31,15 @@ pub(crate) struct Deploy {
 pub(crate) struct Deployed {
     pub(crate) name: String,
     pub(crate) change: RulesChange,
+    /// `None`: a version that was in force before, and is nothing new to the router.
+    pub(crate) compilation: Option<Compilation>,
+}
+
+/// How a binary came to its code.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Compilation {
+    pub(crate) took: Duration,
+    pub(crate) from_cache: bool,
 }
 
 /// One version of a module, as the rules' history has it.
@@ -112,7 +122,7 @@ pub(crate) fn changed_binaries(before: &Rules, after: &Rules, told: &[String]) -
 /// Deploys a binary under a name, in place of the one in force there.
 pub(crate) async fn deploy(shard: &Shard, author: &str, deploy: Deploy) -> Result<Deployed, Refusal> {
     let Deploy { name, digest, signature, params, force } = deploy;
-    let name = looked_at(shard, name, digest, signature.clone()).await?;
+    let (name, compilation) = looked_at(shard, name, digest, signature.clone()).await?;
     let edit = |current: &Rules| {
         let source = ModuleSource::Digest(digest);
         let document = set_module(&current.document, &name, &source, params.as_deref())
@@ -122,16 +132,17 @@ pub(crate) async fn deploy(shard: &Shard, author: &str, deploy: Deploy) -> Resul
     };
     let change = Change { author: format!("module deploy {name}, {author}"), force, ..Change::default() };
     let change = rules::change(shard, change, edit).await?;
-    Ok(Deployed { name, change })
+    Ok(Deployed { name, change, compilation: Some(compilation) })
 }
 
-/// Looks at a binary before the rules change: is it here, may it be deployed, what does it call itself?
+/// Looks at a binary before the rules change: is it here, may it be deployed, what does it call itself? It is compiled here, so that the
+/// change of the rules finds its code in the cache.
 async fn looked_at(
     shard: &Shard,
     name: Option<String>,
     digest: [u8; 32],
     signature: Option<Vec<u8>>,
-) -> Result<String, Refusal> {
+) -> Result<(String, Compilation), Refusal> {
     let document = shard.inspect(|broker| broker.rules().document.clone()).await?;
     let shard = shard.clone();
     beside(move || {
@@ -143,14 +154,19 @@ async fn looked_at(
             Refusal::new(Code::UnknownModule, detail)
         })?;
         let looked = versions.check_binary(&bytes, signature.as_deref(), &options).and_then(|binary| {
-            let (description, world) = versions.describe(&binary)?;
+            let known = versions.is_recent(&binary);
+            let (description, compiled) = versions.describe(&binary)?;
+            let world = compiled.world();
             if world != World::Filter {
                 let detail = format!("the module is of the world {world}, and this router runs filters only");
                 return Err(Refusal::new(Code::ModuleFailed, detail));
             }
-            Ok(description.name)
+            let took = if known { Duration::ZERO } else { compiled.compile_time() };
+            let compilation = Compilation { took, from_cache: known || compiled.from_cache() };
+            Ok((description.name, compilation))
         });
-        Ok(name.unwrap_or(looked?))
+        let (own, compilation) = looked?;
+        Ok((name.unwrap_or(own), compilation))
     })
     .await
 }

@@ -11,7 +11,7 @@ use chaski_broker::ModulePin;
 use chaski_journal::{BlobDigest, Blobs};
 use chaski_modules::{
     Binary, Compiled, Compiler, ConfigureError, Description, Digest, Host, HostLimits, Limits, Options,
-    Param, TrustedKeys, Value, World,
+    TrustedKeys,
 };
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ use super::health::Tolerance;
 use super::lanes::Lanes;
 use super::life::params_digest;
 use super::shadow::Shadow;
-use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, place};
+use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, host_params, place};
 use crate::start::StartError;
 
 /// Binaries whose compiled code is kept in memory, so that what was just looked at is not loaded again.
@@ -133,12 +133,12 @@ impl Versions {
         self.host.take_under(bytes, signature, &keys, most).map_err(|error| refuse(error.to_string()))
     }
 
-    /// What a binary says of itself. Compiles it where that was not done before.
-    pub(crate) fn describe(&self, binary: &Binary) -> Result<(Description, World), Refusal> {
+    /// What a binary says of itself. Compiles it where that was not done before; the code is in the cache from then on.
+    pub(crate) fn describe(&self, binary: &Binary) -> Result<(Description, Compiled), Refusal> {
         let refuse = |detail: String| Refusal::new(Code::ModuleFailed, detail);
         let compiled = self.compiled(binary)?;
         let description = self.host.describe(&compiled, &Limits::default());
-        Ok((description.map_err(|error| refuse(error.to_string()))?, compiled.world()))
+        Ok((description.map_err(|error| refuse(error.to_string()))?, compiled))
     }
 
     /// Every module of the document under the binaries that are pinned. Blocks while they compile.
@@ -231,7 +231,7 @@ impl Versions {
         };
         let description =
             self.host.describe(&compiled, &limits).map_err(|error| failed(error.to_string()))?;
-        let given = params(&spec.params);
+        let given = host_params(&spec.params);
         let filter = self.host.filter(&spec.name, &compiled, &description, &given, limits);
         let filter = filter.map_err(|error| match error {
             ConfigureError::Params(wrong) => wrong
@@ -244,9 +244,14 @@ impl Versions {
         if let Ok(Err(failure)) = filter.smoke(now_ms()) {
             return Err(failed(format!("it fails on an empty batch: {}", failure.cause)));
         }
-        let from_cache = compiled.from_cache();
         let reports = self.reports.clone();
-        Ok(Version::new(filter, description, from_cache, tolerance(spec), &self.lanes, reports))
+        Ok(Version::new(filter, description, tolerance(spec), &self.lanes, reports))
+    }
+
+    /// Whether its compiled code is still in memory.
+    pub(crate) fn is_recent(&self, binary: &Binary) -> bool {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().any(|compiled| compiled.digest() == binary.digest())
     }
 
     /// The compiled code: of the last few binaries from memory, of others from the cache on disk, else made.
@@ -318,20 +323,6 @@ pub(crate) fn refusal(document: &str, problems: &[Problem]) -> Refusal {
 
 fn tolerance(spec: &ModuleSpec) -> Tolerance {
     Tolerance { errors_percent: spec.rollback.errors_percent, of: spec.rollback.of }
-}
-
-/// The document's params as the contract knows them.
-pub(crate) fn params(params: &[(String, serde_json::Value)]) -> Vec<Param> {
-    let value = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => Value::Text(text.clone()),
-        serde_json::Value::Bool(value) => Value::Boolean(*value),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(number) => Value::Integer(number),
-            None => Value::Number(number.as_f64().unwrap_or_default()),
-        },
-        other => Value::Json(other.to_string()),
-    };
-    params.iter().map(|(name, given)| Param { name: name.clone(), value: value(given) }).collect()
 }
 
 /// Milliseconds since 1970, as the machine's clock has it.

@@ -74,7 +74,18 @@ fn the_demo_ends_with_counts_that_add_up() {
     assert_eq!(counts["events"], 1707, "{counts}");
     assert_eq!(counts["confirmed"], 1707);
     assert_eq!(counts["duplicates"], 1707);
-    assert_eq!(counts["alerts"], 85);
+    let versions = counts["versions"].as_array().expect("counts by version of the module");
+    let [gentle, strict, trap] = &versions[..] else { panic!("{counts}") };
+    assert_eq!(
+        (&gentle["alerts"], &strict["alerts"], &counts["alerts"]),
+        (&json!(22), &json!(26), &json!(48))
+    );
+    let decided = |version: &serde_json::Value| {
+        version["alerts"].as_u64().expect("a count") + version["quiet"].as_u64().expect("a count")
+    };
+    assert_eq!((decided(gentle), decided(strict), decided(trap)), (426, 1281, 0));
+    assert!(trap["failed"].as_u64() >= Some(20), "it is judged from 20 messages on: {trap}");
+    assert_eq!((&counts["failed"], &counts["judged_again"]), (&trap["failed"], &trap["failed"]));
     assert_eq!((&counts["dead"], &counts["redriven"]), (&json!(28), &json!(28)));
     assert_eq!(counts["left"], 0);
     let networks = counts["networks"].as_object().expect("counts by network");
@@ -88,7 +99,11 @@ fn the_demo_tells_its_story() {
     let setup = Setup::default();
     let output = run(setup.command(&["demo"]), b"").ok();
     assert!(output.stdout.contains("1707") || output.stdout.contains("1,707"), "{}", output.stdout);
-    assert!(output.stdout.contains("SIGKILL"), "{}", output.stdout);
+    for part in
+        ["a new version", "magnitude 5.0", "taken back by itself", "filter_error", "judged again", "SIGKILL"]
+    {
+        assert!(output.stdout.contains(part), "{part} in {}", output.stdout);
+    }
 }
 
 #[test]
@@ -102,4 +117,31 @@ fn benchmarks_report_rate_and_latencies() {
         }
     }
     assert_eq!(router.all(&["queue", "list"]).len(), 0, "benchmarks clean up");
+}
+
+#[test]
+fn the_filter_bench_compares_and_deploys_and_swaps() {
+    let setup = Setup::default();
+    let data = setup.path("bench");
+    let data = data.to_str().expect("a plain path");
+    let lines =
+        run(setup.command(&["bench", "filter", "--count", "700", "--data", data, "--json"]), b"").ok().json();
+    let works: Vec<_> = lines.iter().map(|line| line["work"].as_str().expect("a name")).collect();
+    let wanted = [
+        "publish-unfiltered",
+        "publish-filtered",
+        "deploy-cold",
+        "deploy-cached",
+        "swap",
+        "publish-while-swapping",
+    ];
+    assert_eq!(works, wanted);
+    for (line, field) in
+        lines.iter().flat_map(|line| ["per_second", "p50_us", "p99_us"].map(|field| (line, field)))
+    {
+        assert!(line[field].as_f64().is_some_and(|number| number > 0.0), "{field} in {line}");
+    }
+    assert_eq!(lines[1]["passed"], 1.0, "the module passes all: {}", lines[1]);
+    assert!(lines[1]["messages_per_call"].as_f64() >= Some(1.0), "{}", lines[1]);
+    assert_eq!(std::fs::read_dir(data).expect("it was made").count(), 0, "its router's data is gone");
 }
