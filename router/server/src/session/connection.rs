@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::identity::{Doorkeeper, Identity};
 use crate::message;
 use crate::session::frames::{Ended, FrameReader, answer, close, refuse};
-use crate::session::judged::{self, Unjudged};
+use crate::session::judged::{self, Batch};
 use crate::session::{consume, control, publish, subscribe, upload};
 use crate::shard::Shard;
 
@@ -240,18 +240,15 @@ async fn datagrams(peer: Arc<Peer>) {
             way,
             job: None,
         };
-        let works = work.map(|work| (0, work)).into_iter().collect();
-        let unjudged = Unjudged { number: 0, command: Command::Publish(publish), works };
-        for one in judged::judge(peer.shard.modules(), vec![unjudged]).await {
-            match one {
-                Ok(command) => {
-                    if peer.shard.command(command).await.is_err() {
-                        return;
-                    }
-                }
-                Err((_, refusal)) => {
-                    tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
-                }
+        let mut batch = Batch::default();
+        batch.push(Command::Publish(publish), work.map(|work| (0, work)));
+        let (commands, refused) = judged::judge(peer.shard.modules(), batch).await;
+        for (_, refusal) in refused {
+            tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
+        }
+        for command in commands {
+            if peer.shard.command(command).await.is_err() {
+                return;
             }
         }
     }

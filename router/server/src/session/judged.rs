@@ -1,20 +1,34 @@
 //! Commands whose messages pass filters on their way to the broker: all that a stream has ready is judged together, and what waits for a
 //! filter that keeps state is filed for the time when the broker wants it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chaski_broker::{Command, Message, PublishError, Way};
+use chaski_broker::{Command, JobId, Message, PublishError, Way};
 use chaski_protocol::{Head, Refusal};
 
 use crate::driver::publish_refusal;
 use crate::modules::{FilterSet, Modules, Resolved, Subject, Work};
 
-/// A command whose messages are resolved, and perhaps not yet judged.
-pub(super) struct Unjudged {
-    pub(super) number: u64,
-    pub(super) command: Command,
-    /// Its messages that filters concern, each with its number among the command's messages.
-    pub(super) works: Vec<(usize, Work)>,
+/// Commands whose messages are resolved, and those of the messages that filters concern.
+#[derive(Default)]
+pub(super) struct Batch {
+    commands: Vec<Command>,
+    /// Each with the number of its command, and its own among the command's messages.
+    works: Vec<(usize, usize, Work)>,
+}
+
+impl Batch {
+    /// Adds a command with its messages that filters concern, each with its number among the command's messages.
+    pub(super) fn push(&mut self, command: Command, works: impl IntoIterator<Item = (usize, Box<Work>)>) {
+        let number = self.commands.len();
+        self.works.extend(works.into_iter().map(|(part, work)| (number, part, *work)));
+        self.commands.push(command);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.commands.len()
+    }
 }
 
 /// Where a message goes, as far as its topic says: to queues, or before its filters.
@@ -24,74 +38,75 @@ pub(super) fn way(
     message: &Message,
     head: &Head<'_>,
     payload_at: usize,
-) -> (Way, Option<Work>) {
+) -> (Way, Option<Box<Work>>) {
     match resolved {
         Resolved::Direct(targets) => (Way::Direct(Arc::clone(targets)), None),
         Resolved::Through(plan) => {
             let subject = Subject::new(message.clone(), head, payload_at);
-            (Way::Pending, Some(Work::new(set, plan, subject)))
+            (Way::Pending, Some(Box::new(Work::new(set, plan, subject))))
         }
     }
 }
 
-/// Judges all of them together; answers each as a command for the broker, or with its number and why it is refused.
-pub(super) async fn judge(
-    modules: &Modules,
-    unjudged: Vec<Unjudged>,
-) -> Vec<Result<Command, (u64, Refusal)>> {
-    if unjudged.iter().all(|one| one.works.is_empty()) {
-        return unjudged.into_iter().map(|one| Ok(one.command)).collect();
+/// Judges all messages of a batch together: the commands for the broker, and the numbers of those that are refused, with the reason.
+pub(super) async fn judge(modules: &Modules, batch: Batch) -> (Vec<Command>, Vec<(u64, Refusal)>) {
+    let Batch { mut commands, works } = batch;
+    if works.is_empty() {
+        return (commands, Vec::new());
     }
-    let mut waiting = Vec::with_capacity(unjudged.len());
-    let mut works = Vec::new();
-    for Unjudged { number, command, works: own } in unjudged {
-        let parts: Vec<usize> = own.iter().map(|(part, _)| *part).collect();
-        works.extend(own.into_iter().map(|(_, work)| work));
-        waiting.push((number, command, parts));
-    }
+    let (places, mut works): (Vec<_>, Vec<_>) =
+        works.into_iter().map(|(command, part, work)| ((command, part), work)).unzip();
     modules.judge(&mut works).await;
-    let mut works = works.into_iter();
-    let mut judged = Vec::with_capacity(waiting.len());
-    for (number, mut command, parts) in waiting {
-        let own = works.by_ref().take(parts.len()).zip(parts);
-        judged.push(match settle(modules, &mut command, own) {
-            Ok(()) => Ok(command),
-            Err(refusal) => Err((number, refusal)),
-        });
-    }
-    judged
-}
-
-/// Puts what filters made of a command's messages into it.
-fn settle(
-    modules: &Modules,
-    command: &mut Command,
-    works: impl Iterator<Item = (Work, usize)>,
-) -> Result<(), Refusal> {
-    let mut filed = Vec::new();
-    let mut refused = None;
-    for (work, part) in works {
+    // By command: what waits for a filter that keeps state, and why it is refused.
+    let mut filed: BTreeMap<usize, Vec<Work>> = BTreeMap::new();
+    let mut refused: BTreeMap<usize, Refusal> = BTreeMap::new();
+    for ((command, part), work) in places.into_iter().zip(works) {
         if !work.is_done() {
-            filed.push(work);
+            filed.entry(command).or_default().push(work);
             continue;
         }
         match work.finish() {
-            Ok(way) => put(command, part, way),
-            Err(error) => refused = refused.or(Some(publish_refusal(&PublishError::Judge(error)))),
+            Ok(way) => put(&mut commands[command], part, way),
+            Err(error) => {
+                refused.entry(command).or_insert_with(|| publish_refusal(&PublishError::Judge(error)));
+            }
         }
     }
-    if let Some(refusal) = refused {
-        return Err(refusal);
-    }
-    if !filed.is_empty() {
-        let filed = Some(modules.jobs().file(filed));
-        match command {
-            Command::Publish(publish) => publish.job = filed,
-            Command::Transaction(transaction) => transaction.job = filed,
-            _ => unreachable!("only these have messages"),
+    for (command, works) in filed {
+        if !refused.contains_key(&command) {
+            *job(&mut commands[command]) = Some(modules.jobs().file(works));
         }
     }
-    Ok(())
+    if refused.is_empty() {
+        return (commands, Vec::new());
+    }
+    let mut taken = Vec::with_capacity(commands.len());
+    let mut told = Vec::with_capacity(refused.len());
+    for (number, command) in commands.into_iter().enumerate() {
+        match refused.remove(&number) {
+            Some(refusal) => told.push((frame(&command), refusal)),
+            None => taken.push(command),
+        }
+    }
+    (taken, told)
+}
+
+/// The number of the frame that it came in.
+fn frame(command: &Command) -> u64 {
+    match command {
+        Command::Publish(publish) => publish.number,
+        Command::Transaction(transaction) => transaction.number,
+        _ => unreachable!("only these have messages"),
+    }
+}
+
+/// Where it names the work under way for it.
+fn job(command: &mut Command) -> &mut Option<JobId> {
+    match command {
+        Command::Publish(publish) => &mut publish.job,
+        Command::Transaction(transaction) => &mut transaction.job,
+        _ => unreachable!("only these have messages"),
+    }
 }
 
 fn put(command: &mut Command, part: usize, way: Way) {

@@ -20,7 +20,7 @@ use crate::message;
 use crate::modules::{Resolved, Work};
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, write};
-use crate::session::judged::{self, Unjudged};
+use crate::session::judged::{self, Batch};
 use crate::session::ring::Ring;
 use crate::shard::{Answered, Input, Outcome, Shard, View};
 
@@ -60,6 +60,9 @@ pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, frames: Frame
     let _ = peer.shard.send(Input::ClosePublisher(id)).await;
     ended
 }
+
+/// A command, and those of its messages that filters concern, by their numbers in it.
+type Unjudged = (Command, Vec<(usize, Box<Work>)>);
 
 struct Session<'a> {
     peer: &'a Peer,
@@ -119,32 +122,28 @@ impl Session<'_> {
     async fn read_ready(&mut self) -> Result<(), Ended> {
         self.refresh_view();
         self.frames.set_limit(MAX_MESSAGE_FRAME);
-        let mut unjudged = Vec::new();
+        let mut batch = Batch::default();
         while self.sizes.len() < MAX_IN_FLIGHT as usize && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES {
             let Some(frame) = self.frames.ready()? else { break };
             self.number += 1;
             self.sizes.push_back(frame.len() as u32);
             self.in_flight_bytes += frame.len();
             match self.command(frame)? {
-                Ok(one) => unjudged.push(one),
+                Ok((command, works)) => batch.push(command, works),
                 Err(refusal) => self.ring.put(self.number, Outcome::Refused(refusal)),
             }
-            if unjudged.len() == COMMANDS_A_BATCH {
-                self.hand_over(std::mem::take(&mut unjudged)).await?;
+            if batch.len() == COMMANDS_A_BATCH {
+                self.hand_over(std::mem::take(&mut batch)).await?;
             }
         }
-        if unjudged.is_empty() { Ok(()) } else { self.hand_over(unjudged).await }
+        if batch.len() == 0 { Ok(()) } else { self.hand_over(batch).await }
     }
 
     /// Through the filters, then to the driver.
-    async fn hand_over(&mut self, unjudged: Vec<Unjudged>) -> Result<(), Ended> {
-        let judged = judged::judge(self.peer.shard.modules(), unjudged).await;
-        let mut commands = Vec::with_capacity(judged.len());
-        for one in judged {
-            match one {
-                Ok(command) => commands.push(command),
-                Err((number, refusal)) => self.ring.put(number, Outcome::Refused(refusal)),
-            }
+    async fn hand_over(&mut self, batch: Batch) -> Result<(), Ended> {
+        let (commands, refused) = judged::judge(self.peer.shard.modules(), batch).await;
+        for (number, refusal) in refused {
+            self.ring.put(number, Outcome::Refused(refusal));
         }
         if commands.is_empty() {
             return Ok(());
@@ -175,8 +174,7 @@ impl Session<'_> {
                         way,
                         job: None,
                     });
-                    let works = work.map(|work| (0, work)).into_iter().collect();
-                    Unjudged { number: self.number, command, works }
+                    (command, work.map(|work| (0, work)).into_iter().collect())
                 }))
             }
             PublishFrame::Transaction { id, acks, publishes } => {
@@ -193,7 +191,7 @@ impl Session<'_> {
         }
     }
 
-    fn message(&mut self, block: Bytes) -> Result<(chaski_broker::Message, Way, Option<Work>), Refusal> {
+    fn message(&mut self, block: Bytes) -> Result<(chaski_broker::Message, Way, Option<Box<Work>>), Refusal> {
         let (head, payload_at) = message::check(&block, self.view.max_payload, self.view.max_headers)?;
         let message = message::to_broker(&block, &head);
         if self.last_topic.0 != head.topic.as_bytes() {
@@ -245,7 +243,7 @@ impl Session<'_> {
             publishes: messages,
             job: None,
         });
-        Ok(Unjudged { number: self.number, command, works })
+        Ok((command, works))
     }
 
     fn take(&mut self, answers: Vec<Answered>) {
