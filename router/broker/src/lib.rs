@@ -66,7 +66,7 @@ pub use message::*;
 pub use module_state::ModuleState;
 pub use queue::Totals;
 pub use record::{Move, Moves, Raw, Record, Removal};
-pub use rules::RulesEntry;
+pub use rules::{FILE_AUTHOR, RulesEntry};
 pub use snapshot::{Restore, RestoreError, Snapshot};
 pub use states::{StateEntry, StateWrite};
 pub use stats::{Browsed, BrowsedState, QueueStats};

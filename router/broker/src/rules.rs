@@ -17,6 +17,9 @@ use crate::record::Record;
 /// Versions that are kept.
 const HISTORY: usize = 100;
 
+/// How the author of a version begins that came of a rules file.
+pub const FILE_AUTHOR: &str = "file ";
+
 /// One version of the rules, as history shows it.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct RulesEntry {
@@ -170,7 +173,7 @@ impl Broker {
             modules: rules.modules.clone(),
         }));
         if self.history.len() > HISTORY {
-            self.history.pop_front();
+            self.forget_a_version();
         }
         // A module's state goes with its name.
         self.states.retain(|module| rules.names(module));
@@ -179,6 +182,18 @@ impl Broker {
             self.bind();
         }
         Ok(())
+    }
+
+    /// The oldest version goes. The last that came of each file stays, since it tells at a start whether the file has changed: many
+    /// deploys must not make a restart apply it once more.
+    fn forget_a_version(&mut self) {
+        let last_of_its_file = |at: usize| {
+            let author = &self.history[at].author;
+            author.starts_with(FILE_AUTHOR)
+                && !self.history.range(at + 1..).any(|later| later.author == *author)
+        };
+        let oldest = (0..self.history.len() - 1).find(|at| !last_of_its_file(*at)).unwrap_or(0);
+        self.history.remove(oldest);
     }
 
     fn set_queue(&mut self, name: &str, settings: &QueueSettings) {

@@ -142,6 +142,29 @@ fn history_keeps_the_last_hundred_versions_across_a_restart() {
 }
 
 #[test]
+fn the_last_version_that_came_of_a_file_outlives_a_hundred_others() {
+    let mut world = World::new(&[queue("work")]);
+    for author in ["file a", "file b", "file a"] {
+        let version = world.broker.rules().version.0 + 1;
+        let rules = chaski_broker::Rules { author: author.to_owned(), ..rules(version, &[queue("work")]) };
+        world.apply(&rules).expect("nothing stands against it");
+    }
+    for _ in 0..150 {
+        world.reload(&[queue("work")]).expect("nothing stands against it");
+    }
+    let kept = |world: &World| -> Vec<(u64, String)> {
+        let of_files = world.broker.rules_history().filter(|entry| entry.author.starts_with("file "));
+        of_files.map(|entry| (entry.version.0, entry.author.clone())).collect()
+    };
+    let wanted = [(3, "file b".to_owned()), (4, "file a".to_owned())];
+    assert_eq!(kept(&world), wanted);
+    assert_eq!(world.broker.rules_history().count(), 100);
+    world.snapshot();
+    world.restart();
+    assert_eq!(kept(&world), wanted);
+}
+
+#[test]
 fn refused_rules_change_nothing() {
     let mut world = World::new(&[queue("work")]);
     world.store(draft("work", "m"));

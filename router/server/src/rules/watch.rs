@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chaski_broker::{Millis, ModulePin};
+use chaski_broker::{FILE_AUTHOR, Millis, ModulePin};
 use chaski_protocol::{Code, Refusal};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -117,7 +117,7 @@ impl RulesFile {
     }
 
     fn author(&self) -> String {
-        format!("file {}", self.path.display())
+        format!("{FILE_AUTHOR}{}", self.path.display())
     }
 
     fn read(&self) -> std::io::Result<String> {

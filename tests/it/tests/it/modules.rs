@@ -175,6 +175,25 @@ fn a_changed_module_file_is_deployed_anew() {
 }
 
 #[test]
+fn a_queue_that_is_made_leaves_the_modules_as_they_are_and_many_deploys_make_no_restart_apply_the_file_again() {
+    let setup = Setup::default();
+    file(&setup, "m.wasm", builtin("eu-only"));
+    let router = setup
+        .rules("[module.m]\nfile = \"m.wasm\"\nparams = { region = \"eu\" }\n[queue.t]\nfilters = [\"m\"]\n")
+        .start();
+    router.cli(&["queue", "create", "made"]).ok();
+    assert_eq!(dropped(&router, "t", "x"), 1);
+    for n in 0..110 {
+        let path = file(router.setup(), "other.wasm", &padded(builtin("eu-only"), n % 2));
+        router.cli(&["module", "deploy", &path, "--name", "m"]).ok();
+    }
+    let in_force = router.one(&["module", "show", "m"])["digest"].clone();
+    let router = router.restart();
+    assert_eq!(router.one(&["module", "show", "m"])["digest"], in_force);
+    router.cli(&["queue", "show", "made"]).ok();
+}
+
+#[test]
 fn params_that_a_module_does_not_take_are_named_with_their_line() {
     let setup = Setup::default().rules(
         "[module.m]\nbuiltin = \"eu-only\"\n\n[module.m.params]\nregon = \"eu\"\n[route.r]\ntopics = [\"t\"]\nfilters = [\"m\"]\n",
