@@ -1,7 +1,7 @@
-//! The documents say what is so: the README's tour runs, what ARCHITECTURE.md names exists, links lead somewhere.
+//! The documents say what is so: both parts of the README's tour run, what ARCHITECTURE.md names exists, links lead somewhere.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use chaski_it::{Router, Setup, binary, root, run};
@@ -17,9 +17,10 @@ struct Step {
     shown: Vec<String>,
 }
 
-/// The `console` blocks of the tour, in their order.
-fn tour(readme: &str) -> Vec<Step> {
-    let (_, tour) = readme.split_once("## A five-minute tour").expect("the README has a tour");
+/// The `console` blocks of one part of the tour, in their order.
+fn tour(readme: &str, part: &str) -> Vec<Step> {
+    let (_, tour) =
+        readme.split_once(&format!("\n## {part}\n")).expect("the README has this part of the tour");
     let (tour, _) = tour.split_once("\n## ").expect("something follows the tour");
     let mut steps: Vec<Step> = Vec::new();
     for block in tour.split("```console\n").skip(1) {
@@ -59,32 +60,51 @@ fn matches(shown: &str, line: &str) -> bool {
 
 #[test]
 fn the_readmes_tour_does_what_it_shows() {
-    let steps = tour(&read("README.md"));
+    let steps = tour(&read("README.md"), "A five-minute tour");
     assert!(steps.len() >= 15, "{steps:#?}");
     let setup = Setup::default();
     let directory = setup.path("");
     let mut router: Option<Router> = None;
     let mut setup = Some(setup.data(directory.join("chaski-data")));
-    let mut path = binary("chaski").parent().expect("programs lie in a directory").as_os_str().to_owned();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    for Step { command, shown } in steps {
-        if command.starts_with("chaski serve") {
-            assert_eq!(command, "chaski serve --dev");
+    for step in steps {
+        if step.command.starts_with("chaski serve") {
+            assert_eq!(step.command, "chaski serve --dev");
             router = Some(setup.take().expect("one router at a time").start());
             continue;
         }
-        let running = router.as_ref().expect("a router is started first");
-        if command.starts_with("kill -9") {
+        step.run(&directory, router.as_ref().expect("a router is started first"));
+        if step.command.starts_with("kill -9") {
             // The tour's own words, with the lock file that it names.
-            let output = run(shell(&command, &directory, &path, running), b"").ok();
-            drop(output);
             setup = router.take().map(Router::kill);
-            continue;
         }
-        let output = run(shell(&command, &directory, &path, running), b"").ok();
+    }
+    // What the tour left running in the background ends with its router.
+    drop(router);
+}
+
+/// From an empty folder to a filter in force and back, with cargo; offline, since nothing that it needs is new.
+#[test]
+fn the_readmes_filter_is_written_deployed_and_rolled_back() {
+    let steps = tour(&read("README.md"), "Write a filter in ten lines");
+    assert!(steps.len() >= 15, "{steps:#?}");
+    let router = Router::start();
+    let mut directory = router.setup().path("");
+    for step in steps {
+        match step.command.strip_prefix("cd ") {
+            Some(to) => directory.push(to),
+            None => step.run(&directory, &router),
+        }
+    }
+}
+
+impl Step {
+    /// Runs it as a reader would, and looks for the lines that it should print, in their order.
+    #[track_caller]
+    fn run(&self, directory: &Path, router: &Router) {
+        let Step { command, shown } = self;
+        let output = run(shell(command, directory, router), b"").ok();
         let mut lines = output.stdout.lines();
-        for shown in &shown {
+        for shown in shown {
             assert!(
                 lines.any(|line| matches(shown, line)),
                 "`{command}` should print `{shown}`, not\n{}",
@@ -92,20 +112,55 @@ fn the_readmes_tour_does_what_it_shows() {
             );
         }
     }
-    // What the tour left running in the background ends with its router.
-    drop(router);
 }
 
-fn shell(command: &str, directory: &Path, path: &std::ffi::OsStr, router: &Router) -> Command {
+fn shell(command: &str, directory: &Path, router: &Router) -> Command {
     let mut shell = Command::new("sh");
     // A command that stays in the background must not hold our end of its output open.
     let command = match command.strip_suffix(" &") {
         Some(background) => format!("{background} >/dev/null 2>&1 &"),
         None => command.to_owned(),
     };
+    // The programs under test, and the cargo and rustc of this very test.
+    let ours = [binary("chaski"), PathBuf::from(env!("CARGO"))];
+    let ours = ours.iter().map(|program| program.parent().expect("programs lie in a directory").to_owned());
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(ours.chain(std::env::split_paths(&others))).expect("plain paths");
     shell.arg("-c").arg(command).current_dir(directory).env("PATH", path);
     shell.env("CHASKI_URL", router.url()).env("XDG_CONFIG_HOME", router.setup().config());
+    shell.env("CARGO_NET_OFFLINE", "true");
+    // What is meant for this test's own build is not meant for those of the tour.
+    for name in [
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTFLAGS",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
+        shell.env_remove(name);
+    }
     shell
+}
+
+#[test]
+fn every_builtin_has_its_row_with_its_size() {
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("| builtin | ").expect("the README has a table of builtins");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| `"));
+    let told: BTreeMap<&str, usize> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            (cells[0].trim_matches('`'), cells[3].parse().expect("a number of KiB"))
+        })
+        .collect();
+    let names: BTreeSet<&str> = chaski_filters::builtins().iter().map(|guest| guest.name).collect();
+    assert_eq!(told.keys().copied().collect::<BTreeSet<_>>(), names);
+    for (name, kib) in told {
+        let bytes = chaski_filters::builtin(name).expect("it is one of them").wasm.len();
+        // Another compiler makes slightly other code.
+        let off = (kib * 1024).abs_diff(bytes);
+        assert!(off * 10 <= bytes, "`{name}` has {bytes} bytes, not {kib} KiB");
+    }
 }
 
 #[test]
@@ -153,7 +208,9 @@ fn every_crate_that_the_architecture_names_exists_and_every_crate_is_named() {
 
 #[test]
 fn every_path_that_the_documents_name_exists() {
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"] {
+    for document in
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md", "sdk/MODULES.md"]
+    {
         let text = read(document);
         let here = root().join(document);
         let here = here.parent().expect("documents lie in a directory");
