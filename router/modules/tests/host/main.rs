@@ -3,6 +3,7 @@
 mod kit;
 
 mod deploying;
+mod hostile;
 mod judging;
 mod limits;
 mod state;
