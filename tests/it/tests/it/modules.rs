@@ -175,7 +175,8 @@ fn a_changed_module_file_is_deployed_anew() {
 }
 
 #[test]
-fn a_queue_that_is_made_leaves_the_modules_as_they_are_and_many_deploys_make_no_restart_apply_the_file_again() {
+fn a_queue_that_is_made_leaves_the_modules_as_they_are_and_many_deploys_make_no_restart_apply_the_file_again()
+{
     let setup = Setup::default();
     file(&setup, "m.wasm", builtin("eu-only"));
     let router = setup
