@@ -39,7 +39,7 @@ pub(crate) fn recorder() -> &'static PrometheusHandle {
         }
         describe_counter!(
             PUBLISHES,
-            "Publishes by what became of them: routed, duplicate, unroutable, or an error code."
+            "Publishes by what became of them: routed, filtered (by filters, to nobody), duplicate, unroutable, or an error code."
         );
         describe_histogram!(FSYNC_SECONDS, Unit::Seconds, "How long an fdatasync of the journal took.");
         describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes that one fdatasync made durable.");
@@ -53,7 +53,7 @@ pub(crate) struct PublishCounts {
     by_outcome: [u64; OUTCOMES.len()],
 }
 
-const OUTCOMES: [&str; 11] = [
+const OUTCOMES: [&str; 12] = [
     "routed",
     "duplicate",
     "unroutable",
@@ -65,6 +65,7 @@ const OUTCOMES: [&str; 11] = [
     "filter_failed",
     "busy",
     "module_missing",
+    "filtered",
 ];
 
 impl PublishCounts {
@@ -72,6 +73,7 @@ impl PublishCounts {
         let outcome = match outcome {
             Ok(confirmation) if confirmation.duplicate => 1,
             Ok(Confirmation { routed: 0, dropped: 0, rejected: 0, .. }) => 2,
+            Ok(Confirmation { routed: 0, .. }) => 11,
             Ok(_) => 0,
             Err(PublishError::QueueFull { .. }) => 3,
             Err(PublishError::Unroutable) => 4,

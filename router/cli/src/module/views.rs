@@ -80,7 +80,7 @@ pub(super) fn facts(module: &ModuleView) -> String {
     facts.add("judged", format!("{} in {calls}", human::count(module.messages, "message")));
     let errors: Vec<_> = module.errors.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
     facts.add("errors", or_dash(errors.join(", ")));
-    facts.add("cpu a call", format!("p50 {}, p99 {}", micros(module.p50_us), micros(module.p99_us)));
+    facts.add("time a call", format!("p50 {}, p99 {}", micros(module.p50_us), micros(module.p99_us)));
     let instances = human::count(module.instances, "instance");
     facts.add("memory", format!("{} in {instances}", human::bytes(module.memory_bytes)));
     facts.add("compiled in", format!("{:.0} ms", module.compile_ms));
@@ -242,7 +242,7 @@ mod tests {
             limits       10 ms, 16.0 MiB
             judged       48 messages in 1 call
             errors       trap 2
-            cpu a call   p50 3.5 µs, p99 11.2 µs
+            time a call  p50 3.5 µs, p99 11.2 µs
             memory       1.0 MiB in 2 instances
             compiled in  42 ms
             keeps        3 keys, 512 B

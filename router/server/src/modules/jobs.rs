@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chaski_broker::{Filtered, JobId, JudgeError, StateWrite};
 use tokio::sync::mpsc;
 
-use super::judge::{Needs, States, advance};
+use super::judge::{Needs, Purpose, States, advance};
 use super::lanes::Lanes;
 use super::overlay::Overlay;
 use super::versions::now_ms;
@@ -144,7 +144,7 @@ impl Task {
             }
             let states = self.states().await?;
             let mut judged = works.clone();
-            match advance(&self.lanes, &mut judged, self.jobs.now(), Some(&states)).await {
+            match advance(&self.lanes, &mut judged, self.jobs.now(), Some(&states), Purpose::Publish).await {
                 Ok(()) => {
                     let writes = states.into_iter().map(|(name, state)| (name, state.writes()));
                     let writes: Vec<(String, Vec<StateWrite>)> =

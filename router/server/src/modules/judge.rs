@@ -16,6 +16,15 @@ use super::work::Work;
 /// The state of the modules that a batch may call, by name.
 pub(crate) type States = BTreeMap<String, Arc<Overlay>>;
 
+/// Why messages are judged.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// They were published: shadows see them too.
+    Publish,
+    /// Somebody wants to know, or a dead letter comes back.
+    Look,
+}
+
 /// A filter keeps state that the batch doesn't hold. Nothing of the batch may be used; it is judged again with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Needs(pub(crate) String);
@@ -26,6 +35,7 @@ pub(crate) async fn advance(
     works: &mut [Work],
     now_ms: u64,
     states: Option<&States>,
+    purpose: Purpose,
 ) -> Result<(), Needs> {
     loop {
         let groups = groups(works, states.is_some());
@@ -52,7 +62,9 @@ pub(crate) async fn advance(
             };
             let began = Instant::now();
             let judged = version.judge(lanes, &subjects, now_ms, state).await;
-            if let Some(shadow) = &*module.shadow.load() {
+            if purpose == Purpose::Publish
+                && let Some(shadow) = &*module.shadow.load()
+            {
                 shadow.offer(&subjects, &judged, now_ms, state);
             }
             let took = began.elapsed() / members.len() as u32;

@@ -44,7 +44,7 @@ pub(crate) use work::Work;
 
 use active::Report;
 use jobs::Jobs;
-use judge::{Needs, States};
+use judge::{Needs, Purpose, States};
 use overlay::Overlay;
 use versions::Versions;
 
@@ -66,7 +66,7 @@ impl Modules {
 
     /// Takes messages as far as they go without state.
     pub(crate) async fn judge(&self, works: &mut [Work]) {
-        let went = judge::advance(&self.versions.lanes, works, now_ms(), None).await;
+        let went = judge::advance(&self.versions.lanes, works, now_ms(), None, Purpose::Publish).await;
         went.expect("without state, none is needed");
     }
 
@@ -86,7 +86,7 @@ impl Modules {
         let mut states: States =
             states.await?.into_iter().map(|(name, state)| (name, Overlay::new(state))).collect();
         loop {
-            match judge::advance(&self.versions.lanes, works, now_ms(), Some(&states)).await {
+            match judge::advance(&self.versions.lanes, works, now_ms(), Some(&states), Purpose::Look).await {
                 Ok(()) => return Ok(()),
                 Err(Needs(name)) => {
                     states.insert(name, Overlay::new(Default::default()));

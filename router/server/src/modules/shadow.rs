@@ -10,6 +10,7 @@ use super::active::{Outcome, Version};
 use super::lanes::Lanes;
 use super::overlay::Overlay;
 use super::subject::Subject;
+use super::trace::in_words;
 
 /// Batches that wait for a shadow; what comes beyond it is counted as skipped.
 const WAITING: usize = 16;
@@ -127,7 +128,7 @@ impl Shadow {
             let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
             if differences.len() < DIFFERENCES {
                 let id = chaski_modules::Message::id(subject).to_owned();
-                differences.push(Difference { id, live: format!("{live:?}"), shadow: format!("{shadow:?}") });
+                differences.push(Difference { id, live: in_words(live), shadow: in_words(shadow) });
             }
         }
     }

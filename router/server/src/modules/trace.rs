@@ -70,6 +70,14 @@ impl Seen {
     }
 }
 
+/// The same in one text.
+pub(super) fn in_words(outcome: &Outcome) -> String {
+    match told(outcome) {
+        (verdict, Some(detail)) => format!("{verdict}: {detail}"),
+        (verdict, None) => verdict.to_owned(),
+    }
+}
+
 fn told(outcome: &Outcome) -> (&'static str, Option<String>) {
     match outcome {
         Outcome::Verdict(Verdict::Pass) => ("pass", None),
