@@ -63,6 +63,17 @@ fn one_poison_message_of_128_costs_at_most_20_calls_and_the_others_are_judged() 
     }
 }
 
+/// Where every message fails the search would take 255 calls: it stops, and the rest goes into a batch of its own.
+#[test]
+fn a_batch_of_poison_alone_ends_within_its_calls() {
+    let host = host();
+    let ample = Limits { cpu_time: Duration::from_secs(10), ..Limits::default() };
+    let filter = filter_of(&host, &Guest::actor(), ample);
+    let judged = filter.judge(&samples(&"t".repeat(128)), &Context::default()).unwrap();
+    assert_eq!(judged.calls, 20);
+    assert!(judged.outcomes.len() < 128 && judged.outcomes.iter().all(Result::is_err));
+}
+
 #[test]
 fn a_failure_names_the_module_its_digest_and_the_panics_text() {
     let host = host();
@@ -147,6 +158,11 @@ fn a_batch_is_bounded_by_messages_bytes_and_time() {
     assert_eq!(decided(&vec![large(1); 500]), 128);
     assert_eq!(decided(&vec![large(300 * 1024); 8]), 3);
     assert_eq!(decided(&vec![large(3 * 1024 * 1024); 2]), 1);
+    // Headers count as payloads do.
+    let guest = Guest { fields: vec![(HEADER, "h")], ..Guest::default() };
+    let of_headers = filter_of(&host, &guest, filter.limits().clone());
+    let large = Sample::with("h", &"x".repeat(300 * 1024));
+    assert_eq!(of_headers.judge(&vec![large; 8], &Context::default()).unwrap().outcomes.len(), 3);
     // A module that takes a millisecond for each message gets two or so, at a limit of 10 ms.
     let slow = r#"
         (local $left i32) (local.set $left (i32.mul (local.get $count) (i32.const 1000000)))
