@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use chaski_broker::JudgeError;
 
-use super::active::Active;
+use super::active::{Active, Outcome};
 use super::lanes::Lanes;
 use super::overlay::Overlay;
 use super::subject::Subject;
@@ -62,10 +62,8 @@ pub(crate) async fn advance(
             };
             let began = Instant::now();
             let judged = version.judge(lanes, &subjects, now_ms, state).await;
-            if purpose == Purpose::Publish
-                && let Some(shadow) = &*module.shadow.load()
-            {
-                shadow.offer(&subjects, &judged, now_ms, state);
+            if purpose == Purpose::Publish {
+                offer(&module, &subjects, &judged, now_ms, state);
             }
             let took = began.elapsed() / members.len() as u32;
             for ((work, item), outcome) in members.into_iter().zip(judged) {
@@ -78,6 +76,19 @@ pub(crate) async fn advance(
                 work.take(outcomes);
             }
         }
+    }
+}
+
+/// Lets a module's shadow see what was judged.
+pub(super) fn offer(
+    module: &Active,
+    subjects: &[Subject],
+    outcomes: &[Outcome],
+    now_ms: u64,
+    state: Option<&Arc<Overlay>>,
+) {
+    if let Some(shadow) = &*module.shadow.load() {
+        shadow.offer(subjects, outcomes, now_ms, state);
     }
 }
 

@@ -14,6 +14,7 @@ mod life;
 mod overlay;
 mod set;
 mod shadow;
+mod straight;
 mod subject;
 mod trace;
 mod versions;
@@ -37,6 +38,7 @@ pub(crate) use keeper::keep;
 pub(crate) use life::*;
 pub(crate) use set::{FilterSet, Filters, Place, Resolved};
 pub(crate) use shadow::Shadow;
+pub(crate) use straight::{Entry, Settled};
 pub(crate) use subject::{MessageBounds, Subject};
 pub(crate) use trace::{Seen, Trace};
 pub(crate) use versions::{Problem, now_ms, refusal};
@@ -68,6 +70,11 @@ impl Modules {
     pub(crate) async fn judge(&self, works: &mut [Work]) {
         let went = judge::advance(&self.versions.lanes, works, now_ms(), None, Purpose::Publish).await;
         went.expect("without state, none is needed");
+    }
+
+    /// The same for messages that are published: one answer for each, in order.
+    pub(crate) async fn judge_entries(&self, set: &Arc<FilterSet>, entries: Vec<Entry>) -> Vec<Settled> {
+        straight::judge(&self.versions.lanes, set, entries, now_ms()).await
     }
 
     /// Takes messages to the end, with the state of each module as it is now, and keeps nothing of what they write: for a trace, and for a

@@ -84,6 +84,19 @@ impl Work {
         Work::at(set, origin, stage)
     }
 
+    /// A message that passed the route filters before this one, with what this one said of it.
+    pub(super) fn judged_at(
+        set: &Arc<FilterSet>,
+        plan: &Arc<Plan>,
+        origin: Subject,
+        at: usize,
+        outcome: Outcome,
+    ) -> Work {
+        let mut work = Work::at(set, origin, Stage::Routes(Arc::clone(plan), at));
+        work.take(vec![(0, outcome, Duration::ZERO)]);
+        work
+    }
+
     /// A message before the filters of one queue's binding alone.
     pub(crate) fn for_queue(set: &Arc<FilterSet>, queue: QueueId, origin: Subject) -> Work {
         let chain = set.binding(queue).cloned().unwrap_or_else(|| Chain::from([]));

@@ -230,7 +230,7 @@ async fn datagrams(peer: Arc<Peer>) {
             }
         };
         let message = message::to_broker(&block, &head);
-        let (way, work) = judged::way(&view.filters, &view.resolve(head.topic), &message, &head, payload_at);
+        let (way, work) = judged::way(&view.resolve(head.topic), &message, &head, payload_at);
         let publish = Publish {
             publisher: None,
             number: 0,
@@ -242,7 +242,7 @@ async fn datagrams(peer: Arc<Peer>) {
         };
         let mut batch = Batch::default();
         batch.push(Command::Publish(publish), work.map(|work| (0, work)));
-        let (commands, refused) = judged::judge(peer.shard.modules(), batch).await;
+        let (commands, refused) = judged::judge(peer.shard.modules(), &view.filters, batch).await;
         for (_, refusal) in refused {
             tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
         }

@@ -8,21 +8,25 @@ use chaski_broker::{Command, JobId, Message, PublishError, Way};
 use chaski_protocol::{Head, Refusal};
 
 use crate::driver::publish_refusal;
-use crate::modules::{FilterSet, Modules, Resolved, Subject, Work};
+use crate::modules::{Entry, FilterSet, Modules, Resolved, Settled, Subject, Work};
 
 /// Commands whose messages are resolved, and those of the messages that filters concern.
 #[derive(Default)]
 pub(super) struct Batch {
     commands: Vec<Command>,
-    /// Each with the number of its command, and its own among the command's messages.
-    works: Vec<(usize, usize, Work)>,
+    /// The number of each one's command, and its own among the command's messages.
+    places: Vec<(usize, usize)>,
+    entries: Vec<Entry>,
 }
 
 impl Batch {
     /// Adds a command with its messages that filters concern, each with its number among the command's messages.
-    pub(super) fn push(&mut self, command: Command, works: impl IntoIterator<Item = (usize, Box<Work>)>) {
+    pub(super) fn push(&mut self, command: Command, entries: impl IntoIterator<Item = (usize, Box<Entry>)>) {
         let number = self.commands.len();
-        self.works.extend(works.into_iter().map(|(part, work)| (number, part, *work)));
+        for (part, entry) in entries {
+            self.places.push((number, part));
+            self.entries.push(*entry);
+        }
         self.commands.push(command);
     }
 
@@ -33,41 +37,39 @@ impl Batch {
 
 /// Where a message goes, as far as its topic says: to queues, or before its filters.
 pub(super) fn way(
-    set: &Arc<FilterSet>,
     resolved: &Resolved,
     message: &Message,
     head: &Head<'_>,
     payload_at: usize,
-) -> (Way, Option<Box<Work>>) {
+) -> (Way, Option<Box<Entry>>) {
     match resolved {
         Resolved::Direct(targets) => (Way::Direct(Arc::clone(targets)), None),
         Resolved::Through(plan) => {
             let subject = Subject::new(message.clone(), head, payload_at);
-            (Way::Pending, Some(Box::new(Work::new(set, plan, subject))))
+            (Way::Pending, Some(Box::new(Entry { subject, plan: Arc::clone(plan) })))
         }
     }
 }
 
 /// Judges all messages of a batch together: the commands for the broker, and the numbers of those that are refused, with the reason.
-pub(super) async fn judge(modules: &Modules, batch: Batch) -> (Vec<Command>, Vec<(u64, Refusal)>) {
-    let Batch { mut commands, works } = batch;
-    if works.is_empty() {
+pub(super) async fn judge(
+    modules: &Modules,
+    set: &Arc<FilterSet>,
+    batch: Batch,
+) -> (Vec<Command>, Vec<(u64, Refusal)>) {
+    let Batch { mut commands, places, entries } = batch;
+    if entries.is_empty() {
         return (commands, Vec::new());
     }
-    let (places, mut works): (Vec<_>, Vec<_>) =
-        works.into_iter().map(|(command, part, work)| ((command, part), work)).unzip();
-    modules.judge(&mut works).await;
+    let settled = modules.judge_entries(set, entries).await;
     // By command: what waits for a filter that keeps state, and why it is refused.
     let mut filed: BTreeMap<usize, Vec<Work>> = BTreeMap::new();
     let mut refused: BTreeMap<usize, Refusal> = BTreeMap::new();
-    for ((command, part), work) in places.into_iter().zip(works) {
-        if !work.is_done() {
-            filed.entry(command).or_default().push(work);
-            continue;
-        }
-        match work.finish() {
-            Ok(way) => put(&mut commands[command], part, way),
-            Err(error) => {
+    for ((command, part), settled) in places.into_iter().zip(settled) {
+        match settled {
+            Settled::Way(way) => put(&mut commands[command], part, way),
+            Settled::Pending(work) => filed.entry(command).or_default().push(*work),
+            Settled::Refused(error) => {
                 refused.entry(command).or_insert_with(|| publish_refusal(&PublishError::Judge(error)));
             }
         }

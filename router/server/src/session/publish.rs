@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::publish_refusal;
 use crate::message;
-use crate::modules::{Resolved, Work};
+use crate::modules::{Entry, Resolved};
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, write};
 use crate::session::judged::{self, Batch};
@@ -62,7 +62,7 @@ pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, frames: Frame
 }
 
 /// A command, and those of its messages that filters concern, by their numbers in it.
-type Unjudged = (Command, Vec<(usize, Box<Work>)>);
+type Unjudged = (Command, Vec<(usize, Box<Entry>)>);
 
 struct Session<'a> {
     peer: &'a Peer,
@@ -141,7 +141,7 @@ impl Session<'_> {
 
     /// Through the filters, then to the driver.
     async fn hand_over(&mut self, batch: Batch) -> Result<(), Ended> {
-        let (commands, refused) = judged::judge(self.peer.shard.modules(), batch).await;
+        let (commands, refused) = judged::judge(self.peer.shard.modules(), &self.view.filters, batch).await;
         for (number, refusal) in refused {
             self.ring.put(number, Outcome::Refused(refusal));
         }
@@ -191,13 +191,16 @@ impl Session<'_> {
         }
     }
 
-    fn message(&mut self, block: Bytes) -> Result<(chaski_broker::Message, Way, Option<Box<Work>>), Refusal> {
+    fn message(
+        &mut self,
+        block: Bytes,
+    ) -> Result<(chaski_broker::Message, Way, Option<Box<Entry>>), Refusal> {
         let (head, payload_at) = message::check(&block, self.view.max_payload, self.view.max_headers)?;
         let message = message::to_broker(&block, &head);
         if self.last_topic.0 != head.topic.as_bytes() {
             self.last_topic = (Bytes::copy_from_slice(head.topic.as_bytes()), self.view.resolve(head.topic));
         }
-        let (way, work) = judged::way(&self.view.filters, &self.last_topic.1, &message, &head, payload_at);
+        let (way, work) = judged::way(&self.last_topic.1, &message, &head, payload_at);
         Ok((message, way, work))
     }
 

@@ -137,7 +137,7 @@ fn a_version_without_another_before_it_is_suspended_when_it_burns_its_time() {
     let spin = file(&setup, "spin.wasm", hostile("spin-forever"));
     let router = setup
         .rules(&format!(
-            "[module.m]\nfile = \"{spin}\"\ntime_limit = \"50ms\"\n[route.r]\ntopics = [\"t\"]\nfilters = [\"m\"]\n[queue.t]\n[queue.free]\n"
+            "[module.m]\nfile = \"{spin}\"\ntime_limit = \"700ms\"\n[route.r]\ntopics = [\"t\"]\nfilters = [\"m\"]\n[queue.t]\n[queue.free]\n"
         ))
         .start();
     let mut published = 0;
