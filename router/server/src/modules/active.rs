@@ -166,8 +166,7 @@ impl Version {
             }
             let context = Context { now_ms, state: state.map(|state| state.table()) };
             let judged = if self.is_slow() || admission == Admission::Probe {
-                let (version, batch) = (Arc::clone(self), rest[..rest.len().min(BATCH)].to_vec());
-                lanes.run(&self.place, move || version.filter.judge(&batch, &context)).await
+                self.judge_in_lane(lanes, rest, context).await
             } else {
                 self.filter.judge(rest, &context)
             };
@@ -198,9 +197,7 @@ impl Version {
         let mut outcomes = Vec::with_capacity(subjects.len());
         while outcomes.len() < subjects.len() {
             let context = Context { now_ms, state: state.map(|state| state.table()) };
-            let rest = &subjects[outcomes.len()..];
-            let (version, batch) = (Arc::clone(self), rest[..rest.len().min(BATCH)].to_vec());
-            match lanes.run(&self.place, move || version.filter.judge(&batch, &context)).await {
+            match self.judge_in_lane(lanes, &subjects[outcomes.len()..], context).await {
                 Ok(judged) => {
                     if let Some(state) = state {
                         state.write(judged.writes);
@@ -211,6 +208,17 @@ impl Version {
             }
         }
         outcomes
+    }
+
+    /// One batch of the first of these messages, when this version's turn comes.
+    async fn judge_in_lane(
+        self: &Arc<Self>,
+        lanes: &Lanes,
+        subjects: &[Subject],
+        context: Context,
+    ) -> Result<Judged, chaski_modules::Busy> {
+        let (version, batch) = (Arc::clone(self), subjects[..subjects.len().min(BATCH)].to_vec());
+        lanes.run(&self.place, move || version.filter.judge(&batch, &context)).await
     }
 
     /// What one batch came to: how the version behaves, its log, its writes, the verdicts.
