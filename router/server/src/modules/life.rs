@@ -253,13 +253,24 @@ pub(crate) async fn roll_back(shard: &Shard, author: &str, module: &str) -> Resu
 /// Puts an earlier version in force.
 pub(crate) async fn put_back(shard: &Shard, change: Change, past: Past) -> Result<RulesChange, Refusal> {
     let binary = past.pin.binary.expect("only what was deployed is put back");
+    let failed = change.failed.clone();
     let edit = |current: &Rules| {
+        // Somebody may have deployed another version meanwhile: that one did not fail.
+        if failed.as_ref().is_some_and(|failed| !is_in_force(current, failed)) {
+            return Err(Code::Conflict.into());
+        }
         let source = ModuleSource::Digest(binary);
         let document = set_module(&current.document, &past.pin.name, &source, Some(&past.params))
             .map_err(|error| Refusal::new(Code::RulesInvalid, error.to_string()))?;
         Ok(Wanted { document, binaries: Binaries::Kept(vec![past.pin.clone()]) })
     };
     rules::change(shard, change, edit).await
+}
+
+fn is_in_force(rules: &Rules, version: &FailedVersion) -> bool {
+    let binary =
+        rules.modules.iter().any(|pin| pin.name == version.module && pin.binary == Some(version.binary));
+    binary && params_digest(&params_in(&rules.document, &version.module)) == version.params
 }
 
 /// Runs a binary beside the one in force, for a while or until it is promoted or replaced.
