@@ -67,7 +67,7 @@ fn too_few_verdicts_are_nobodys() {
 
 #[test]
 fn what_lies_of_an_empty_batch_is_not_deployed() {
-    let router = Router::start();
+    let router = Router::with_rules(&format!("[module.bad]\ntime_limit = \"{PLENTY}\"\n"));
     for (name, word) in [("lie-about-lengths", "contract"), ("huge-answer", "handed over more than")] {
         let path = file(router.setup(), "hostile.wasm", hostile(name));
         let refused = router.cli(&["module", "deploy", &path, "--name", "bad"]).refused("module_failed");
