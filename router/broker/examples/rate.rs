@@ -230,6 +230,8 @@ impl Shard {
             limits: ShardLimits::default(),
             modules: Vec::new(),
             failed: Vec::new(),
+            scatters: Vec::new(),
+            sagas: Vec::new(),
         };
         shard.call(Command::ApplyRules {
             ticket: Ticket(1),

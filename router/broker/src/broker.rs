@@ -176,6 +176,8 @@ impl Broker {
             limits: ShardLimits::default(),
             modules: Vec::new(),
             failed: Vec::new(),
+            scatters: Vec::new(),
+            sagas: Vec::new(),
         };
         let mut queues = Queues::default();
         let settings = Arc::new(chaski_settings(&rules.limits));
@@ -288,6 +290,13 @@ impl Broker {
             Command::Relocate { bodies } => self.relocate(bodies, output),
             Command::BodyLost { position } => self.body_lost(now, position, output),
             Command::Disk(disk) => self.disk(now, disk, output),
+            Command::Aggregated { .. } | Command::Advised { .. } => {}
+            Command::Steer { ticket, .. } => {
+                let outcome = Err(crate::effect::SteerError::UnknownSaga);
+                output
+                    .effects
+                    .push(Held { wait: Wait::NOTHING, effect: Effect::Steered { ticket, outcome } });
+            }
             Command::Announce { message } => self.announce(now, message, output),
             Command::Reserved { through } => self.surely_reserved = self.surely_reserved.max(through),
         }

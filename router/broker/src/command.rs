@@ -132,10 +132,115 @@ pub enum Command {
         /// Its number.
         through: u64,
     },
+    /// What an aggregator made of a gather's event (`Effect::Aggregate`). Answers to calls that are over are passed over.
+    Aggregated {
+        /// The gather.
+        gather: Sequence,
+        /// The call's number.
+        call: u32,
+        /// What it said.
+        outcome: Result<Aggregated, ModuleFailure>,
+    },
+    /// What a compensator said (`Effect::Advise`). Answers to calls that are over are passed over.
+    Advised {
+        /// The saga.
+        saga: Sequence,
+        /// The call's number.
+        call: u32,
+        /// What it said.
+        outcome: Result<Advice, ModuleFailure>,
+    },
+    /// An operator's command on one saga; answered by `Effect::Steered`.
+    Steer {
+        /// Names the answer.
+        ticket: Ticket,
+        /// Its definition's name.
+        name: String,
+        /// The id of the message that began it.
+        id: String,
+        /// What to do.
+        verb: SagaVerb,
+    },
     /// The server's own message (an event): like a publish that nobody waits for, without dedup.
     Announce {
         /// The message.
         message: Message,
+    },
+}
+
+/// What an aggregator says.
+#[derive(Clone, Debug)]
+pub enum Aggregated {
+    /// Of the beginning or an event: whether it has seen enough.
+    Folded {
+        /// Then the gather ends.
+        done: bool,
+    },
+    /// Of the end: what the requester gets.
+    Answer {
+        /// Headers, none of which begins with `chaski-`.
+        headers: Vec<(String, String)>,
+        /// The body.
+        payload: Bytes,
+    },
+}
+
+/// Why a module came to no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleFailure {
+    /// A sentence: the trap, the limit, or the module's own reason.
+    pub detail: String,
+}
+
+/// What a compensator says.
+#[derive(Clone, Debug)]
+pub enum Advice {
+    /// The next step, as defined.
+    Next,
+    /// This step, which is not complete yet; those between are left out.
+    Step {
+        /// Its name.
+        step: String,
+        /// Its payload, in place of what the definition says.
+        payload: Option<Bytes>,
+    },
+    /// The saga is complete.
+    Complete,
+    /// It is to be compensated, with this reason.
+    Fail {
+        /// Why.
+        reason: String,
+    },
+    /// These steps are undone, one after another.
+    Undo {
+        /// Names, and payloads in place of what the router makes.
+        steps: Vec<(String, Option<Bytes>)>,
+    },
+    /// The step that failed is tried once more.
+    Retry,
+    /// An operator is to decide.
+    Park {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What an operator does to a saga.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SagaVerb {
+    /// A parked one goes on: what failed is tried once more.
+    Retry,
+    /// A step of a parked one counts as completed; while it compensates, as undone.
+    Skip {
+        /// Which.
+        step: String,
+        /// Its result.
+        payload: Bytes,
+    },
+    /// It is compensated now.
+    Abort {
+        /// False: it ends as it stands.
+        compensate: bool,
     },
 }
 
@@ -228,6 +333,11 @@ pub enum Verdict {
     Nack {
         /// The consumer's own delay.
         delay_ms: Option<u64>,
+    },
+    /// Processed, with a result: what a saga's step answers. Of any other message an ack.
+    Complete {
+        /// The result.
+        payload: Bytes,
     },
     /// Never processable: to the dead-letter queue.
     Reject {

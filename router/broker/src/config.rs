@@ -1,8 +1,12 @@
 //! What the rules say of a queue and of the shard, as the broker needs it: parsed, checked, without TOML.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 
 use crate::ids::RulesVersion;
+use crate::saga_settings::SagaSettings;
+use crate::scatter_settings::ScatterSettings;
 
 /// When a publish to a queue counts as stored.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -98,6 +102,10 @@ pub struct Rules {
     pub modules: Vec<ModulePin>,
     /// Versions that rolled themselves back: not to be deployed again by mistake.
     pub failed: Vec<FailedVersion>,
+    /// Every scatter by name, in the document's order. Their queues are among `queues`.
+    pub scatters: Vec<(String, Arc<ScatterSettings>)>,
+    /// Every saga by name, likewise.
+    pub sagas: Vec<(String, Arc<SagaSettings>)>,
 }
 
 impl Rules {
@@ -146,6 +154,20 @@ pub struct ShardLimits {
     pub reply_max_bytes: u64,
     /// All stored replies. Default 64 MiB.
     pub replies_max_bytes: u64,
+    /// Gathers in progress. Default 1,000,000.
+    pub gathers_max: u64,
+    /// Requests and replies of gathers in progress, and the answers that are remembered. Default 512 MiB.
+    pub gathers_max_bytes: u64,
+    /// Sagas that have not ended. Default 2,000,000.
+    pub sagas_max: u64,
+    /// Inputs and results of sagas that have not ended. Default 1 GiB.
+    pub sagas_max_bytes: u64,
+    /// Input and results of one saga. Default 1 MiB.
+    pub saga_max_payload_bytes: u64,
+    /// Ended sagas that are remembered. Default 100,000.
+    pub saga_history_max: u64,
+    /// How long an ended saga is remembered. Default 7 d.
+    pub saga_history_ms: u64,
 }
 
 impl Default for ShardLimits {
@@ -158,6 +180,13 @@ impl Default for ShardLimits {
             chaski_dlq_max_bytes: 1 << 30,
             reply_max_bytes: 64 << 10,
             replies_max_bytes: 64 << 20,
+            gathers_max: 1_000_000,
+            gathers_max_bytes: 512 << 20,
+            sagas_max: 2_000_000,
+            sagas_max_bytes: 1 << 30,
+            saga_max_payload_bytes: 1 << 20,
+            saga_history_max: 100_000,
+            saga_history_ms: 7 * 24 * 3_600_000,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Everything that the broker wants done outside: one enum, each effect with the record that it waits for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::config::Durability;
@@ -10,6 +12,9 @@ use crate::ids::{
 use crate::judging::JudgeError;
 use crate::message::{DeadInfo, DeadReason};
 use crate::record::Record;
+use crate::saga_settings::SagaSettings;
+use crate::scatter_settings::ScatterSettings;
+use crate::views::{SagaState, StepView};
 
 /// What one or several calls of the broker yielded; reused by the caller.
 #[derive(Debug, Default)]
@@ -127,6 +132,23 @@ pub enum Effect {
         /// Whether it was done.
         taken: bool,
     },
+    /// An aggregator is to be called; what it says comes back as `Command::Aggregated`. The calls of one gather are made one
+    /// after another, in the order in which they come; the state between them is the server's.
+    Aggregate(Box<Aggregate>),
+    /// This gather is over: its state may be forgotten, and calls that are not made yet.
+    Gathered {
+        /// Which.
+        gather: Sequence,
+    },
+    /// A compensator is to be called; what it says comes back as `Command::Advised`.
+    Advise(Box<Advise>),
+    /// Answer an operator's command on a saga.
+    Steered {
+        /// The command.
+        ticket: Ticket,
+        /// Where the saga stands now; or why nothing was done.
+        outcome: Result<SagaState, SteerError>,
+    },
     /// Answer a rules change.
     RulesApplied {
         /// The command.
@@ -154,6 +176,136 @@ pub enum Effect {
     },
     /// Something that an operator must know.
     Event(Event),
+}
+
+/// One call of an aggregator.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// The gather.
+    pub gather: Sequence,
+    /// Numbers the gather's calls, from 0.
+    pub call: u32,
+    /// The module.
+    pub module: Arc<ScatterSettings>,
+    /// What it is called with.
+    pub what: AggregateCall,
+}
+
+/// What an aggregator is called with.
+#[derive(Clone, Debug)]
+pub enum AggregateCall {
+    /// The gather begins.
+    Begin {
+        /// The request's block.
+        request: Bytes,
+        /// When the router took it.
+        at: Millis,
+        /// Whom it asked.
+        recipients: Vec<String>,
+    },
+    /// A recipient answered.
+    Reply {
+        /// Who.
+        recipient: String,
+        /// When.
+        at: Millis,
+        /// The reply's block.
+        reply: Bytes,
+    },
+    /// A recipient failed.
+    Failed {
+        /// Who.
+        recipient: String,
+        /// When.
+        at: Millis,
+        /// Why.
+        reason: String,
+    },
+    /// A recipient had said nothing when the time was over.
+    Silent {
+        /// Who.
+        recipient: String,
+    },
+    /// The answer is wanted.
+    Finish {
+        /// Why the gather ends.
+        why: GatherEnd,
+    },
+}
+
+/// Why a gather ends.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum GatherEnd {
+    /// As many replies as its quorum are in.
+    Quorum,
+    /// The aggregator has seen enough.
+    Done,
+    /// Every recipient has answered or failed.
+    Settled,
+    /// Its time is over.
+    Timeout,
+}
+
+/// One call of a compensator.
+#[derive(Clone, Debug)]
+pub struct Advise {
+    /// The saga.
+    pub saga: Sequence,
+    /// Numbers the saga's calls.
+    pub call: u32,
+    /// The module, and what the steps are.
+    pub definition: Arc<SagaSettings>,
+    /// `None`: what comes next? Else: how is it compensated, that failed of this?
+    pub cause: Option<SagaCause>,
+    /// Its definition's name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The block of the message that began it.
+    pub input: Bytes,
+    /// When the router took that.
+    pub began_at: Millis,
+    /// Its steps, as in the definition.
+    pub steps: Vec<StepView>,
+    /// How often its compensator has answered `retry`.
+    pub retries: u32,
+    /// The time of this call.
+    pub now: Millis,
+}
+
+/// Why a saga is compensated.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum SagaCause {
+    /// This step (its index) failed, or nobody knows what became of it.
+    Step {
+        /// Which.
+        step: u16,
+        /// Why.
+        reason: String,
+    },
+    /// The saga's time is over.
+    Timeout,
+    /// An operator or the coordinator ended it.
+    Aborted {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why an operator's command on a saga was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SteerError {
+    /// No such saga runs or is remembered.
+    UnknownSaga,
+    /// It has no such step.
+    UnknownStep,
+    /// Not in the state that it is in.
+    NotAllowed {
+        /// A sentence.
+        detail: String,
+    },
+    /// Full disk.
+    DiskFull,
 }
 
 /// What became of a publish.
@@ -187,7 +339,7 @@ pub enum PublishError {
     DiskLow,
     /// Full disk; retry later.
     DiskFull,
-    /// Its filters came to no result.
+    /// Its filters came to no result, or a gather or saga can't begin now.
     Judge(JudgeError),
 }
 
@@ -280,6 +432,13 @@ pub enum RulesRefused {
         /// The setting.
         setting: &'static str,
     },
+    /// The queue would vanish while gathers or sagas in progress send to it.
+    Needed {
+        /// The queue.
+        queue: String,
+        /// One scatter or saga that does.
+        by: String,
+    },
     /// The module would vanish with its state.
     StateNotEmpty {
         /// The module.
@@ -343,18 +502,27 @@ pub enum Event {
         /// The one of the rules.
         wanted_ms: u64,
     },
+    /// A saga waits for an operator.
+    SagaParked {
+        /// Its definition.
+        saga: String,
+        /// Its id.
+        id: String,
+        /// Why.
+        reason: String,
+    },
     /// An alarm stands until it is cleared.
     AlarmRaised {
-        /// `dead_letters`.
+        /// `dead_letters`, or `saga_parked`.
         alarm: &'static str,
-        /// The queue.
+        /// The queue, or the saga's definition.
         queue: String,
     },
     /// It is cleared.
     AlarmCleared {
-        /// `dead_letters`.
+        /// `dead_letters`, or `saga_parked`.
         alarm: &'static str,
-        /// The queue.
+        /// The queue, or the saga's definition.
         queue: String,
     },
 }

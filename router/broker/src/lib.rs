@@ -10,6 +10,9 @@ mod filtered;
 mod judging;
 mod message;
 mod record;
+mod saga_settings;
+mod scatter_settings;
+mod views;
 
 mod broker;
 
@@ -67,7 +70,10 @@ pub use module_state::ModuleState;
 pub use queue::Totals;
 pub use record::{Move, Moves, Raw, Record, Removal};
 pub use rules::{FILE_AUTHOR, RulesEntry};
+pub use saga_settings::*;
+pub use scatter_settings::*;
 pub use snapshot::{Restore, RestoreError, Snapshot};
 pub use states::{StateEntry, StateWrite};
 pub use stats::{Browsed, BrowsedState, QueueStats};
 pub use trie::Trie;
+pub use views::*;

@@ -56,7 +56,7 @@ impl Broker {
         let mut durability = queue.settings.durability;
         self.consumers.consumer_mut(slot).drop_lease(lease, sequence);
         match verdict {
-            Verdict::Ack => self.ack(now, id, sequence, output),
+            Verdict::Ack | Verdict::Complete { .. } => self.ack(now, id, sequence, output),
             Verdict::Nack { delay_ms } => {
                 let again = delay_ms.map_or(Return::Backoff, Return::After);
                 self.fail_delivery(now, id, sequence, again, output);

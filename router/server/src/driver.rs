@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use chaski_broker::{
     Broker, Command, DiskState, Durability, Effect, JobId, JudgeError, Millis, OperateError, Output,
-    Position, Progress, PublishError, RulesRefused, RulesVersion, Ticket,
+    Position, Progress, PublishError, RulesRefused, RulesVersion, SagaState, SteerError, Ticket,
 };
 use chaski_journal::{Batch, Journal, Room};
 use tokio::sync::{mpsc, oneshot};
@@ -47,6 +47,7 @@ pub struct FatalError(pub String);
 enum Waiting {
     Operation(oneshot::Sender<Result<Progress, OperateError>>),
     Rules(oneshot::Sender<Result<RulesVersion, RulesRefused>>, Arc<Filters>),
+    Steered(oneshot::Sender<Result<SagaState, SteerError>>),
     Judged(oneshot::Sender<bool>),
 }
 
@@ -407,6 +408,12 @@ impl Driver {
             Effect::RulesApplied { ticket, outcome } => self.rules_applied(ticket, outcome),
             Effect::Done { ticket, outcome } => {
                 if let Some(Waiting::Operation(answer)) = self.waiting.remove(&ticket.0) {
+                    let _ = answer.send(outcome);
+                }
+            }
+            Effect::Aggregate(_) | Effect::Gathered { .. } | Effect::Advise(_) => {}
+            Effect::Steered { ticket, outcome } => {
+                if let Some(Waiting::Steered(answer)) = self.waiting.remove(&ticket.0) {
                     let _ = answer.send(outcome);
                 }
             }

@@ -22,6 +22,10 @@ pub(crate) fn message(event: &Event, now: Millis) -> Message {
             let data = json!({ "window_ms": window_ms, "wanted_ms": wanted_ms });
             cloud_event("dedup_window", None, data, now)
         }
+        Event::SagaParked { saga, id, reason } => {
+            let data = json!({ "saga": saga, "id": id, "reason": reason });
+            cloud_event("saga_parked", Some(saga), data, now)
+        }
         Event::AlarmRaised { alarm, queue } => {
             alarm_raised(alarm, Some(queue), &alarm_detail(alarm, queue), now)
         }
@@ -46,6 +50,7 @@ pub(crate) fn log(event: &Event) {
             );
         }
         Event::DedupWindow { window_ms, .. } => tracing::info!(window_ms, "the dedup window is whole"),
+        Event::SagaParked { saga, id, reason } => tracing::warn!(%saga, %id, %reason, "saga parked"),
         Event::AlarmRaised { alarm, queue } => tracing::warn!(alarm, %queue, "alarm raised"),
         Event::AlarmCleared { alarm, queue } => tracing::info!(alarm, %queue, "alarm cleared"),
     }

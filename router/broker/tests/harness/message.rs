@@ -195,5 +195,7 @@ pub fn rules(version: u64, queues: &[Queue]) -> Rules {
         limits: ShardLimits::default(),
         modules: Vec::new(),
         failed: Vec::new(),
+        scatters: Vec::new(),
+        sagas: Vec::new(),
     }
 }

@@ -447,6 +447,7 @@ impl World {
             Effect::DedupWindow { window_ms } => self.windows.push(window_ms),
             Effect::Reserved { through } => self.returns.push_back(Command::Reserved { through }),
             Effect::Event(event) => self.events.push(event),
+            Effect::Aggregate(_) | Effect::Gathered { .. } | Effect::Advise(_) | Effect::Steered { .. } => {}
         }
     }
 }

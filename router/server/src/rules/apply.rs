@@ -223,6 +223,12 @@ fn refusal(refused: &RulesRefused) -> Refusal {
             );
             Refusal::new(Code::NotAllowed, detail)
         }
+        RulesRefused::Needed { queue, by } => Refusal::new(
+            Code::NotAllowed,
+            format!(
+                "queue `{queue}` can't go: a gather or saga of `{by}` that is under way sends to it. Wait until it has ended."
+            ),
+        ),
         RulesRefused::StateNotEmpty { module, bytes } => {
             let detail = format!(
                 "module `{module}` would vanish with what it remembers ({bytes} bytes): name it as one whose state goes too \

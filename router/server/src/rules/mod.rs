@@ -124,6 +124,8 @@ pub fn check(document: &str) -> Result<Checked, RulesErrors> {
             limits: plan::shard_limits(&read.limits),
             modules: Vec::new(),
             failed: Vec::new(),
+            scatters: Vec::new(),
+            sagas: Vec::new(),
         },
         modules,
         routes,

@@ -70,6 +70,7 @@ pub(super) fn shard_limits(table: &LimitsTable) -> ShardLimits {
         chaski_dlq_max_bytes: table.chaski_dlq_max_bytes.0,
         reply_max_bytes: table.reply_max_bytes.0,
         replies_max_bytes: table.replies_max_bytes.0,
+        ..ShardLimits::default()
     }
 }
 

@@ -107,7 +107,7 @@ impl Model {
         let draft = queue.entries[&sequence].draft.clone();
         let backoff = self.backoff(&name, sequence);
         match verdict {
-            Verdict::Ack => self.ack(&name, sequence),
+            Verdict::Ack | Verdict::Complete { .. } => self.ack(&name, sequence),
             Verdict::Nack { delay_ms } => {
                 let wait = delay_ms.map_or(backoff, |ms| (ms, ms));
                 self.fail_delivery(&name, sequence, wait);
