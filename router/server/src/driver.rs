@@ -468,6 +468,12 @@ pub(crate) fn publish_refusal(error: &PublishError) -> chaski_protocol::Refusal 
         PublishError::NoResponders => Code::NoResponders.into(),
         PublishError::DiskLow => Code::DiskLow.into(),
         PublishError::DiskFull => Code::DiskFull.into(),
+        PublishError::SagaTooLarge { bytes, limit } => {
+            let detail = format!(
+                "a message of {bytes} bytes, where a saga keeps at most {limit} (limits.saga_max_payload)"
+            );
+            Refusal::new(Code::PayloadTooLarge, detail)
+        }
         PublishError::Judge(JudgeError::FilterFailed { detail }) => {
             Refusal::new(Code::FilterFailed, detail.clone())
         }

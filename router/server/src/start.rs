@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::driver::{Driver, FatalError, since};
 use crate::modules::{self, FilterSet, Filters, MessageBounds, Modules};
+use crate::own;
 use crate::progress::ProgressCell;
-use crate::render;
 use crate::rules;
 use crate::shard::{Notices, Shard, View};
 use crate::upkeep::Upkeep;
@@ -130,7 +130,7 @@ fn restore(recovery: &mut chaski_journal::Recovery, seed: u64) -> Result<Broker,
     for error in recovery.damaged_snapshots() {
         tracing::warn!(%error, "a snapshot is passed over; an older one and the log make up for it");
     }
-    let Some(snapshot) = recovery.snapshot() else { return Ok(Broker::new(seed, render::status)) };
+    let Some(snapshot) = recovery.snapshot() else { return Ok(Broker::new(seed, own::own)) };
     let position = snapshot.position();
     let unusable = |error: RestoreError| {
         let code = match error {
@@ -143,7 +143,7 @@ fn restore(recovery: &mut chaski_journal::Recovery, seed: u64) -> Result<Broker,
         );
         StartError::new(code, detail)
     };
-    let mut restore = Broker::restore(seed, render::status);
+    let mut restore = Broker::restore(seed, own::own);
     for chunk in snapshot {
         restore.push(&chunk?).map_err(unusable)?;
     }

@@ -118,6 +118,7 @@ async fn publish(
     shard.send(Input::OpenPublisher(publisher, answers)).await?;
     let publish = Publish {
         publisher: Some(publisher),
+        connection: None,
         number: 1,
         rules: view.version(),
         mandatory: false,
