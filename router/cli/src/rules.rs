@@ -6,7 +6,7 @@ use chaski_client::AdminError;
 use chaski_protocol::Code;
 use chaski_protocol::admin::{AdminRequest, RulesChange, RulesCheck, RulesDiff, RulesEntry, RulesView};
 use chaski_server::module_test::check_module;
-use chaski_server::rules::{self, ModuleSource, ModuleSpec};
+use chaski_server::rules::{self, Checked, ModuleSource};
 use clap::Subcommand;
 
 use crate::context::Context;
@@ -120,10 +120,10 @@ async fn check(file: &Path, context: &Context) -> anyhow::Result<()> {
     let document = read(file).await?;
     let checked = chaski_server::rules::check(&document)
         .map_err(|errors| fail(Code::RulesInvalid, wrong(&name(file), &errors.to_string())))?;
-    let (owned, at) = (document.clone(), file.to_owned());
-    let (max_size, modules) = (checked.module_options.max_size_bytes, checked.modules);
+    let at = file.to_owned();
     // Compiling takes its time.
-    tokio::task::spawn_blocking(move || check_modules(&at, &owned, max_size, &modules)).await??;
+    let work = move || check_modules(&at, &checked).map(|()| checked);
+    let checked = tokio::task::spawn_blocking(work).await??;
     let check = RulesCheck { queues: checked.rules.queues.len() as u64, notes: checked.notes };
     if context.json {
         return out::json(&check);
@@ -133,9 +133,9 @@ async fn check(file: &Path, context: &Context) -> anyhow::Result<()> {
 }
 
 /// Whether the modules that are here, files and builtins, take what the document gives them. Only the router knows the others.
-fn check_modules(file: &Path, document: &str, max_size: u64, modules: &[ModuleSpec]) -> anyhow::Result<()> {
+fn check_modules(file: &Path, checked: &Checked) -> anyhow::Result<()> {
     let mut errors = Vec::new();
-    for module in modules {
+    for module in &checked.modules {
         let wasm = match &module.source {
             ModuleSource::File(path) => std::fs::read(directory(file).join(path))
                 .map_err(|error| format!("the module file {path} cannot be read: {error}")),
@@ -146,8 +146,10 @@ fn check_modules(file: &Path, document: &str, max_size: u64, modules: &[ModuleSp
             ModuleSource::Digest(_) | ModuleSource::Missing => continue,
         };
         let wrong = match wasm {
-            Ok(wasm) => check_module(document, module, max_size, &wasm),
-            Err(error) => vec![(rules::place(document, &["module", &module.name, "file"]), error)],
+            Ok(wasm) => check_module(checked, module, &wasm),
+            Err(error) => {
+                vec![(rules::place(&checked.rules.document, &["module", &module.name, "file"]), error)]
+            }
         };
         let told = |(line, error): (usize, String)| {
             format!("{}:{line}: module {}: {error}", name(file), module.name)
@@ -268,9 +270,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("empty.wasm"), b"").expect("a file");
         let document = "[module.a]\nfile = \"empty.wasm\"\n[module.b]\non_error = \"pass\"\nfile = \"gone.wasm\"\n[module.c]\nbuiltin = \"eu-only\"\n";
-        let modules = rules::check(document).expect("a document").modules;
+        let checked = rules::check(document).expect("a document");
         let file = directory.path().join("r.toml");
-        let error = check_modules(&file, document, 8 << 20, &modules).expect_err("none fits").to_string();
+        let error = check_modules(&file, &checked).expect_err("none fits").to_string();
         let lines: Vec<_> = error.lines().collect();
         assert!(lines[0].starts_with("3 errors in "), "{error}");
         assert!(lines[1].contains("r.toml:2: module a: the file is no WebAssembly"), "{error}");

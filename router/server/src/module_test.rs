@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaski_modules::{
-    CompileError, Compiler, ConfigureError, Context, Description, Digest, Entry, Failure, Filter, Host,
-    HostError, HostLimits, Limits, Message, Options, Table, TakeError, TrustedKeys,
+    CompileError, Compiled, Compiler, ConfigureError, Context, Description, Digest, Entry, Failure, Filter,
+    Host, HostError, HostLimits, Limits, Message, Options, Table, TakeError, TrustedKeys, World,
 };
 use chaski_protocol::{Code, Refusal};
 use serde_json::Value as Json;
 
-use crate::rules::{self, ModuleSpec, host_params};
+use crate::modules::{Coordinator, check_world};
+use crate::rules::{self, Checked, ModuleSpec, host_params};
 use crate::verdicts;
 
 /// A message to try a module on.
@@ -74,8 +75,10 @@ impl ModuleTest {
     pub fn load(wasm: &[u8], params: &[(String, Json)]) -> Result<ModuleTest, Refusal> {
         let host = host(chaski_protocol::MAX_MODULE)
             .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-        let (described, filter) = make(&host, None, wasm, params, Limits::default())
-            .map_err(|error| Refusal::new(Code::ModuleFailed, error.to_string()))?;
+        let made =
+            compile(&host, wasm).and_then(|compiled| make(&host, None, &compiled, params, Limits::default()));
+        let (described, filter) =
+            made.map_err(|error| Refusal::new(Code::ModuleFailed, error.to_string()))?;
         let about = About {
             name: described.name,
             version: described.version,
@@ -134,37 +137,58 @@ enum MakeError {
     Configure(#[from] ConfigureError),
 }
 
-/// The steps of a deploy. Without a name the module's own is taken.
+/// The first steps of a deploy.
+fn compile(host: &Host, wasm: &[u8]) -> Result<Compiled, MakeError> {
+    Ok(host.compile(&host.take(wasm, None)?)?)
+}
+
+/// The others, for a filter. Without a name the module's own is taken.
 fn make(
     host: &Host,
     name: Option<&str>,
-    wasm: &[u8],
+    compiled: &Compiled,
     params: &[(String, Json)],
     limits: Limits,
 ) -> Result<(Description, Filter), MakeError> {
-    let compiled = host.compile(&host.take(wasm, None)?)?;
-    let described = host.describe(&compiled, &limits)?;
+    let described = host.describe(compiled, &limits)?;
     let name = name.unwrap_or(&described.name);
-    let filter = host.filter(name, &compiled, &described, &host_params(params), limits)?;
+    let filter = host.filter(name, compiled, &described, &host_params(params), limits)?;
     Ok((described, filter))
 }
 
-/// What is wrong with a module of a document when this is its binary: each with the line that it is about, from 1. What the binary takes
+/// What is wrong with one module of a document when this is its binary: each with the line that it is about, from 1. What the binary takes
 /// is found out by making a filter of it.
-pub fn check_module(document: &str, module: &ModuleSpec, max_size: u64, wasm: &[u8]) -> Vec<(usize, String)> {
-    let name = module.name.as_str();
+pub fn check_module(checked: &Checked, module: &ModuleSpec, wasm: &[u8]) -> Vec<(usize, String)> {
+    let (document, name) = (&checked.rules.document, module.name.as_str());
     let at = |path: &[&str]| rules::place(document, &[&["module", name], path].concat());
     let limits = Limits {
         cpu_time: Duration::from_millis(module.time_limit_ms),
         memory_bytes: usize::try_from(module.memory_limit_bytes).unwrap_or(usize::MAX),
         ..Limits::default()
     };
-    let made = match host(max_size) {
-        Ok(host) => make(&host, Some(name), wasm, &module.params, limits),
+    let host = match host(checked.module_options.max_size_bytes) {
+        Ok(host) => host,
         Err(error) => return vec![(at(&[]), error.to_string())],
     };
+    let compiled = match compile(&host, wasm) {
+        Ok(compiled) => compiled,
+        Err(error) => return vec![(at(&["file"]), error.to_string())],
+    };
+    let misplaced = check_world(checked, name, compiled.world());
+    if !misplaced.is_empty() {
+        let line =
+            |path: &[String]| rules::place(document, &path.iter().map(String::as_str).collect::<Vec<_>>());
+        return misplaced.into_iter().map(|problem| (line(&problem.path), problem.detail)).collect();
+    }
+    let made = match compiled.world() {
+        World::Filter => make(&host, Some(name), &compiled, &module.params, limits).map(drop),
+        _ => match Coordinator::new(&host, module, &compiled, &limits) {
+            Ok(_) => Ok(()),
+            Err(error) => return vec![(at(&["params"]), error)],
+        },
+    };
     match made {
-        Ok(_) => Vec::new(),
+        Ok(()) => Vec::new(),
         Err(MakeError::Configure(ConfigureError::Params(errors))) => {
             errors.iter().map(|error| (at(&["params", error.name()]), error.to_string())).collect()
         }
@@ -274,17 +298,28 @@ mod tests {
     #[test]
     fn wrong_params_are_told_with_their_lines() {
         let document = "[module.m]\nbuiltin = \"eu-only\"\n[module.m.params]\nzone = 1\nregoin = \"eu\"\n";
-        let checked = rules::check(document).unwrap();
+        let mut checked = rules::check(document).unwrap();
         let wasm = chaski_filters::builtin("eu-only").expect("a builtin").wasm;
-        let told = |wasm| check_module(document, &checked.modules[0], 8 << 20, wasm);
+        let told = |wasm| check_module(&checked, &checked.modules[0], wasm);
         let lines: Vec<_> = told(wasm).into_iter().map(|(line, _)| line).collect();
         // The second is about a param that is not there: the nearest place is the table around it.
         assert_eq!(lines, [5, 4, 3]);
         assert!(told(wasm)[0].1.contains("did you mean `region`?"), "{:?}", told(wasm));
         assert_eq!(told(chaski_filters::NOT_WASM)[0].0, 1);
-        assert!(check_module(document, &checked.modules[0], 8, wasm)[0].1.contains("at most 8"));
+        checked.module_options.max_size_bytes = 8;
+        assert!(check_module(&checked, &checked.modules[0], wasm)[0].1.contains("at most 8"));
         let right = "[module.m]\nbuiltin = \"eu-only\"\nparams = { region = \"eu\" }\n";
-        assert_eq!(check_module(right, &rules::check(right).unwrap().modules[0], 8 << 20, wasm), []);
+        let right = rules::check(right).unwrap();
+        assert_eq!(check_module(&right, &right.modules[0], wasm), []);
+    }
+
+    #[test]
+    fn a_filter_is_told_that_it_is_no_aggregator() {
+        let document = "[module.m]\nfile = \"m.wasm\"\n[scatter.s]\ntopic = \"s\"\nrecipients = [\"a\"]\naggregator = \"m\"\n";
+        let checked = rules::check(document).unwrap();
+        let wasm = chaski_filters::builtin("sample").expect("a builtin").wasm;
+        let expected = "`scatter.s.aggregator` takes an aggregator, and module `m` is a filter";
+        assert_eq!(check_module(&checked, &checked.modules[0], wasm), [(6, expected.to_owned())]);
     }
 
     #[test]

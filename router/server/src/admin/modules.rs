@@ -1,6 +1,5 @@
 //! `chaski module`: what is in force, its figures and its past, and the verbs that change it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,9 +13,9 @@ use chaski_protocol::admin::{
 use chaski_protocol::{Code, Refusal};
 use serde_json::{Map, Value};
 
-use crate::modules::{self, Active, Deploy, Deployed, FilterSet, Shadow};
+use crate::modules::{self, Active, Deploy, Deployed, Shadow};
 use crate::render::rfc3339;
-use crate::rules::{ModuleSource, ModuleSpec, OnError, check};
+use crate::rules::{Checked, ModuleSource, ModuleSpec, OnError, check};
 use crate::shard::Shard;
 
 /// What writes a key that is no text.
@@ -56,9 +55,9 @@ fn signature(text: Option<String>) -> Result<Option<Vec<u8>>, Refusal> {
 fn deployed(shard: &Shard, deployed: Deployed) -> ModuleDeployed {
     let Deployed { name, change, compilation } = deployed;
     let view = shard.view();
-    let version = view.filters.module(&name).and_then(|active| active.version.clone());
+    let digest = view.filters.module(&name).and_then(|active| active.digest());
     ModuleDeployed {
-        digest: version.map(|version| version.filter.id().binary.to_string()).unwrap_or_default(),
+        digest: digest.map(|digest| digest.to_string()).unwrap_or_default(),
         version: change.version,
         compile_ms: compilation.map_or(0.0, |compilation| compilation.took.as_secs_f64() * 1e3),
         from_cache: compilation.is_none_or(|compilation| compilation.from_cache),
@@ -69,11 +68,11 @@ fn deployed(shard: &Shard, deployed: Deployed) -> ModuleDeployed {
 
 /// Every module of the rules, by name.
 pub(super) async fn list(shard: &Shard) -> Result<Vec<ModuleView>, Refusal> {
-    let specs = specs(shard).await?;
+    let rules = in_force(shard).await?;
     let view = shard.view();
     let mut views = Vec::with_capacity(view.filters.filters.modules.len());
     for active in view.filters.filters.modules.values() {
-        views.push(module(shard, &view.filters, active, specs.get(&*active.name)).await?);
+        views.push(module(shard, active, rules.as_ref()).await?);
     }
     Ok(views)
 }
@@ -82,9 +81,9 @@ pub(super) async fn list(shard: &Shard) -> Result<Vec<ModuleView>, Refusal> {
 pub(super) async fn show(shard: &Shard, name: &str) -> Result<ModuleView, Refusal> {
     let view = shard.view();
     let active = view.filters.module(name).ok_or_else(|| unknown(name))?;
-    let specs = specs(shard).await?;
+    let rules = in_force(shard).await?;
     let previous = modules::previous(shard, name).await?;
-    let mut shown = module(shard, &view.filters, active, specs.get(name)).await?;
+    let mut shown = module(shard, active, rules.as_ref()).await?;
     shown.previous = previous.and_then(|past| past.pin.binary).map(|binary| Digest(binary).to_string());
     Ok(shown)
 }
@@ -95,22 +94,14 @@ fn unknown(name: &str) -> Refusal {
     Refusal::new(Code::UnknownModule, detail)
 }
 
-/// What the document in force says of each module.
-async fn specs(shard: &Shard) -> Result<BTreeMap<String, ModuleSpec>, Refusal> {
+/// What the document in force says.
+async fn in_force(shard: &Shard) -> Result<Option<Checked>, Refusal> {
     let document = shard.inspect(|broker| broker.rules().document.clone()).await?;
-    modules::beside(move || {
-        let specs = check(&document).map(|checked| checked.modules).unwrap_or_default();
-        Ok(specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect())
-    })
-    .await
+    modules::beside(move || Ok(check(&document).ok())).await
 }
 
-async fn module(
-    shard: &Shard,
-    set: &FilterSet,
-    active: &Arc<Active>,
-    spec: Option<&ModuleSpec>,
-) -> Result<ModuleView, Refusal> {
+async fn module(shard: &Shard, active: &Arc<Active>, rules: Option<&Checked>) -> Result<ModuleView, Refusal> {
+    let spec = rules.and_then(|rules| rules.modules.iter().find(|spec| spec.name == *active.name));
     let name = active.name.to_string();
     let (state_keys, state_bytes) = shard
         .inspect(move |broker| {
@@ -120,6 +111,7 @@ async fn module(
     let version = active.version.as_ref();
     let metrics = version.map(|version| version.filter.metrics());
     let (state, lane) = match version {
+        None if active.coordinator.is_some() => ("active", "slow"),
         None => ("missing", "slow"),
         Some(version) => (
             if version.is_suspended() { "suspended" } else { "active" },
@@ -130,13 +122,16 @@ async fn module(
     let metrics = metrics.as_ref();
     Ok(ModuleView {
         name: active.name.to_string(),
-        kind: "filter".to_owned(),
-        description_version: version.map(|version| version.description.version.clone()).unwrap_or_default(),
+        kind: active.world().unwrap_or(chaski_modules::World::Filter).name().to_owned(),
+        description_version: active
+            .description()
+            .map(|description| description.version.clone())
+            .unwrap_or_default(),
         digest: active.digest().map(|digest| digest.to_string()).unwrap_or_default(),
         source: spec.map(source).unwrap_or_default(),
         state: state.to_owned(),
         lane: lane.to_owned(),
-        used_by: used_by(set, &active.name),
+        used_by: rules.map(|rules| used_by(rules, &active.name)).unwrap_or_default(),
         fields: version
             .map(|version| version.filter.fields().iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
@@ -182,12 +177,12 @@ fn on_error(on_error: OnError) -> &'static str {
     }
 }
 
-fn used_by(set: &FilterSet, name: &str) -> Vec<String> {
-    let uses = |filters: &[Arc<Active>]| filters.iter().any(|filter| &*filter.name == name);
-    let routes = set.filters.routes.iter().filter(|route| uses(&route.filters));
-    let queues = set.filters.queues.iter().filter(|(_, filters)| uses(filters));
-    let routes = routes.map(|route| format!("route {}", route.name));
-    routes.chain(queues.map(|(queue, _)| format!("queue {queue}"))).collect()
+/// The tables that name a module: `route inbound`, `saga order`.
+fn used_by(rules: &Checked, name: &str) -> Vec<String> {
+    let places = rules.named.iter().filter(|place| place.module == name);
+    let mut tables: Vec<String> = places.map(|place| place.path[..2].join(" ")).collect();
+    tables.dedup();
+    tables
 }
 
 fn shadowed(shadow: &Shadow) -> ShadowView {

@@ -172,7 +172,7 @@ fn checked(document: &str) -> Result<Checked, Refusal> {
 
 fn refusal(error: &EditError) -> Refusal {
     let code = match error {
-        EditError::Exists(_) => Code::NotAllowed,
+        EditError::Exists(_) | EditError::Needed { .. } => Code::NotAllowed,
         EditError::Unknown(_) => Code::UnknownQueue,
         EditError::Setting { .. } | EditError::Document(_) => Code::RulesInvalid,
     };

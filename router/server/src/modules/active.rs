@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use chaski_modules::{
-    Context, Description, Digest, Failure, Filter, Judged, Level, Line, Verdict, VersionId,
+    Context, Description, Digest, Failure, Filter, Judged, Level, Line, Verdict, VersionId, World,
 };
 use tokio::sync::mpsc;
 
+use super::coordinators::Coordinator;
 use super::health::{Admission, Health, Tolerance, Trouble};
 use super::lanes::{Lanes, Place};
 use super::overlay::Overlay;
@@ -91,8 +92,10 @@ pub(crate) struct Version {
 pub(crate) struct Active {
     pub(crate) name: Arc<str>,
     pub(crate) manners: Manners,
-    /// `None`: named and not yet deployed.
+    /// `None`: named and not yet deployed, or no filter.
     pub(crate) version: Option<Arc<Version>>,
+    /// What it is where it is no filter.
+    pub(crate) coordinator: Option<Arc<Coordinator>>,
     /// A version that runs beside it.
     pub(crate) shadow: Arc<ArcSwapOption<Shadow>>,
 }
@@ -105,7 +108,20 @@ impl Active {
 
     /// The digest of its binary as people read it.
     pub(crate) fn digest(&self) -> Option<Digest> {
-        self.version.as_ref().map(|version| version.filter.id().binary)
+        let coordinator = || self.coordinator.as_ref().map(|coordinator| coordinator.digest);
+        self.version.as_ref().map(|version| version.filter.id().binary).or_else(coordinator)
+    }
+
+    /// What its binary says of itself.
+    pub(crate) fn description(&self) -> Option<&Description> {
+        let coordinator = || self.coordinator.as_ref().map(|coordinator| &coordinator.description);
+        self.version.as_ref().map(|version| &version.description).or_else(coordinator)
+    }
+
+    /// What its binary is, if it has one.
+    pub(crate) fn world(&self) -> Option<World> {
+        let coordinator = || self.coordinator.as_ref().map(|coordinator| coordinator.world);
+        self.version.as_ref().map(|_| World::Filter).or_else(coordinator)
     }
 }
 

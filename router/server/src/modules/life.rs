@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chaski_broker::{FailedVersion, ModulePin, Rules, RulesEntry, RulesVersion};
 use chaski_journal::{BlobDigest, BlobError};
-use chaski_modules::{Digest, World};
+use chaski_modules::Digest;
 use chaski_protocol::admin::RulesChange;
 use chaski_protocol::{Code, Refusal};
 use serde_json::Value as Json;
@@ -75,7 +75,11 @@ pub(crate) fn pin(shard: &Shard, spec: &ModuleSpec) -> Result<ModulePin, Refusal
     match &spec.source {
         ModuleSource::Missing => Ok(pinned(None)),
         ModuleSource::Builtin(builtin) => {
-            let guest = chaski_filters::builtin(builtin).expect("the document was checked");
+            // A default that no name in the document was compared with can be missing.
+            let guest = chaski_filters::builtin(builtin).ok_or_else(|| {
+                let detail = format!("module `{name}`: this router comes without a builtin `{builtin}`");
+                Refusal::new(Code::UnknownModule, detail)
+            })?;
             Ok(pinned(Some(keep_binary(shard, guest.wasm)?)))
         }
         ModuleSource::Digest(digest) => match shard.modules().versions().blobs().get(BlobDigest(*digest)) {
@@ -156,11 +160,6 @@ async fn looked_at(
         let looked = versions.check_binary(&bytes, signature.as_deref(), &options).and_then(|binary| {
             let known = versions.is_recent(&binary);
             let (description, compiled) = versions.describe(&binary)?;
-            let world = compiled.world();
-            if world != World::Filter {
-                let detail = format!("the module is of the world {world}, and this router runs filters only");
-                return Err(Refusal::new(Code::ModuleFailed, detail));
-            }
             let took = if known { Duration::ZERO } else { compiled.compile_time() };
             let compilation = Compilation { took, from_cache: known || compiled.from_cache() };
             Ok((description.name, compilation))

@@ -5,6 +5,7 @@
 //! behind the broker's dedup check. Versions are made by [`versions`] and put in force with the rules; [`keeper`] looks after those in force.
 
 mod active;
+mod coordinators;
 mod health;
 mod jobs;
 mod judge;
@@ -33,6 +34,7 @@ use crate::shard::Shard;
 use crate::start::StartError;
 
 pub(crate) use active::{Active, Outcome, Version};
+pub(crate) use coordinators::{Coordinator, check_world};
 pub(crate) use jobs::JobOutcome;
 pub(crate) use keeper::keep;
 pub(crate) use life::*;

@@ -65,6 +65,14 @@ pub(crate) struct Filters {
     pub(crate) modules: BTreeMap<String, Arc<Active>>,
 }
 
+impl Filters {
+    /// Whether this module is a compensator that chooses the next step as well.
+    pub(crate) fn advances(&self, module: &str) -> bool {
+        let coordinator = self.modules.get(module).and_then(|module| module.coordinator.as_ref());
+        coordinator.is_some_and(|coordinator| coordinator.advances())
+    }
+}
+
 /// The same, by topic and queue.
 pub(crate) struct FilterSet {
     bindings: Arc<Bindings>,

@@ -11,12 +11,13 @@ use chaski_broker::ModulePin;
 use chaski_journal::{BlobDigest, Blobs};
 use chaski_modules::{
     Binary, Compiled, Compiler, ConfigureError, Description, Digest, Host, HostLimits, Limits, Options,
-    TrustedKeys,
+    TrustedKeys, World,
 };
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::mpsc;
 
 use super::active::{Active, Manners, Report, Version};
+use super::coordinators::{Coordinator, check_world};
 use super::health::Tolerance;
 use super::lanes::Lanes;
 use super::life::params_digest;
@@ -69,6 +70,12 @@ pub(crate) struct Versions {
     /// A place for a shadow, for each name.
     shadows: Mutex<HashMap<String, Arc<ArcSwapOption<Shadow>>>>,
     reports: mpsc::UnboundedSender<Report>,
+}
+
+/// What a binary is made to.
+enum Made {
+    Filter(Box<Version>),
+    Coordinator(Coordinator),
 }
 
 /// What is wrong with one module of a document.
@@ -151,7 +158,7 @@ impl Versions {
         let mut made = Vec::with_capacity(checked.modules.len());
         for spec in &checked.modules {
             let pin = pins.iter().find(|pin| pin.name == spec.name);
-            match self.active(spec, pin, &checked.module_options) {
+            match self.fitting(checked, spec, pin) {
                 Ok(active) => made.push(Arc::new(active)),
                 Err(mut wrong) => problems.append(&mut wrong),
             }
@@ -169,13 +176,26 @@ impl Versions {
         let mut problems = Vec::new();
         let made = checked.modules.iter().map(|spec| {
             let pin = pins.iter().find(|pin| pin.name == spec.name);
-            let active = self.active(spec, pin, &checked.module_options).unwrap_or_else(|mut wrong| {
+            let active = self.fitting(checked, spec, pin).unwrap_or_else(|mut wrong| {
                 problems.append(&mut wrong);
                 self.named(spec, None)
             });
             Arc::new(active)
         });
         (made.collect(), problems)
+    }
+
+    /// A module that is what the places that name it take.
+    fn fitting(
+        &self,
+        checked: &Checked,
+        spec: &ModuleSpec,
+        pin: Option<&ModulePin>,
+    ) -> Result<Active, Vec<Problem>> {
+        let active = self.active(spec, pin, &checked.module_options)?;
+        let problems =
+            active.world().map(|world| check_world(checked, &spec.name, world)).unwrap_or_default();
+        if problems.is_empty() { Ok(active) } else { Err(problems) }
     }
 
     fn active(
@@ -195,9 +215,16 @@ impl Versions {
         if let Some(version) = self.known().get(&recipe).and_then(Weak::upgrade) {
             return Ok(self.named(spec, Some(version)));
         }
-        let version = Arc::new(self.version(spec, pin, binary, options)?);
-        self.known().insert(recipe, Arc::downgrade(&version));
-        Ok(self.named(spec, Some(version)))
+        match self.version(spec, pin, binary, options)? {
+            Made::Filter(version) => {
+                let version = Arc::new(*version);
+                self.known().insert(recipe, Arc::downgrade(&version));
+                Ok(self.named(spec, Some(version)))
+            }
+            Made::Coordinator(coordinator) => {
+                Ok(Active { coordinator: Some(Arc::new(coordinator)), ..self.named(spec, None) })
+            }
+        }
     }
 
     /// A version that was not there before.
@@ -207,7 +234,7 @@ impl Versions {
         pin: &ModulePin,
         binary: [u8; 32],
         options: &ModuleOptions,
-    ) -> Result<Version, Vec<Problem>> {
+    ) -> Result<Made, Vec<Problem>> {
         let problem = |code: Code, key: &[&str], detail: String| {
             let path = ["module", &spec.name].iter().chain(key).map(|key| (*key).to_owned()).collect();
             vec![Problem { code, path, detail: format!("module `{}`: {detail}", spec.name) }]
@@ -229,6 +256,10 @@ impl Versions {
             memory_bytes: usize::try_from(spec.memory_limit_bytes).unwrap_or(usize::MAX),
             ..Limits::default()
         };
+        if compiled.world() != World::Filter {
+            let coordinator = Coordinator::new(&self.host, spec, &compiled, &limits).map_err(failed)?;
+            return Ok(Made::Coordinator(coordinator));
+        }
         let description =
             self.host.describe(&compiled, &limits).map_err(|error| failed(error.to_string()))?;
         let given = host_params(&spec.params);
@@ -245,7 +276,8 @@ impl Versions {
             return Err(failed(format!("it fails on an empty batch: {}", failure.cause)));
         }
         let reports = self.reports.clone();
-        Ok(Version::new(filter, description, tolerance(spec), &self.lanes, reports))
+        let version = Version::new(filter, description, tolerance(spec), &self.lanes, reports);
+        Ok(Made::Filter(Box::new(version)))
     }
 
     /// Whether its compiled code is still in memory.
@@ -272,7 +304,13 @@ impl Versions {
 
     fn named(&self, spec: &ModuleSpec, version: Option<Arc<Version>>) -> Active {
         let manners = Manners { on_error: spec.on_error, tolerance: tolerance(spec) };
-        Active { name: spec.name.as_str().into(), manners, version, shadow: self.shadow_place(&spec.name) }
+        Active {
+            name: spec.name.as_str().into(),
+            manners,
+            version,
+            coordinator: None,
+            shadow: self.shadow_place(&spec.name),
+        }
     }
 
     /// Where a shadow of this module stands, through all its versions.
@@ -291,7 +329,10 @@ impl Versions {
         let source = pin.binary.map_or(ModuleSource::Missing, ModuleSource::Digest);
         let spec = ModuleSpec { source, ..spec.clone() };
         let active = self.active(&spec, Some(pin), options)?;
-        Ok(active.version.expect("a pin with a binary makes a version"))
+        active.version.ok_or_else(|| {
+            let detail = format!("module `{}`: only a filter has a shadow", spec.name);
+            vec![Problem { code: Code::NotAllowed, path: vec!["module".to_owned(), spec.name], detail }]
+        })
     }
 
     /// Removes compiled code of all binaries but these.

@@ -7,7 +7,7 @@ use chaski_broker::{FailedVersion, ModulePin, Rules, RulesRefused, RulesVersion}
 use chaski_protocol::admin::RulesChange;
 use chaski_protocol::{Code, Refusal};
 
-use super::{Checked, ModuleSource, check, diff};
+use super::{Checked, ModuleSource, check, diff, uses};
 use crate::modules::{self, Filters, params_digest};
 use crate::shard::{NewRules, Shard};
 
@@ -146,7 +146,8 @@ async fn prepare(shard: &Shard, current: &Rules, wanted: Wanted, force: bool) ->
             .modules()
             .filters(&checked, &pins)
             .map_err(|problems| modules::refusal(&wanted.document, &problems))?;
-        let rules = Rules { modules: pins, ..checked.rules };
+        let mut rules = Rules { modules: pins, ..checked.rules };
+        uses::pin(&mut rules, |compensator| filters.advances(compensator));
         let mut changes = diff(&current, &rules);
         changes.extend(modules::changed_binaries(&current, &rules, &changes));
         Ok(Prepared { rules, filters, changes })

@@ -7,10 +7,10 @@ use chaski_broker::Rules;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::document::{FilterText, ModuleTable, ModulesTable, RouteTable};
+use super::document::{FilterText, ModuleTable, ModulesTable, RouteTable, SagaTable, ScatterTable};
 use super::{limits_table, plan};
 
-/// `+ queue.x`, `- module.y`, `~ queue.z.ack_wait: 30s → 10s`: limits first, then modules, routes and queues by name.
+/// `+ queue.x`, `- module.y`, `~ queue.z.ack_wait: 30s → 10s`: limits first, then modules, routes, queues, scatters and sagas by name.
 pub fn diff(old: &Rules, new: &Rules) -> Vec<String> {
     // Which binary a file or builtin stands for is known once a version was applied, or is about to be.
     let pinned = !old.modules.is_empty() && !new.modules.is_empty();
@@ -20,8 +20,10 @@ pub fn diff(old: &Rules, new: &Rules) -> Vec<String> {
     settings("modules", &old.options, &new.options, &mut lines);
     tables("module", &old.modules, &new.modules, &mut lines);
     tables("route", &old.routes, &new.routes, &mut lines);
-    order(&old.route_order, &new.route_order, &mut lines);
+    order("routes", &old.route_order, &new.route_order, &mut lines);
     tables("queue", &old.queues, &new.queues, &mut lines);
+    tables("scatter", &old.scatters, &new.scatters, &mut lines);
+    sagas(&old.sagas, &new.sagas, &mut lines);
     lines
 }
 
@@ -35,11 +37,14 @@ struct Spelled {
     routes: BTreeMap<String, Settings>,
     route_order: Vec<String>,
     queues: BTreeMap<String, Settings>,
+    scatters: BTreeMap<String, Settings>,
+    sagas: BTreeMap<String, SagaTable>,
 }
 
 impl Spelled {
     fn of(rules: &Rules, pinned: bool) -> Spelled {
-        let Tables { modules, module, route, queue } = toml::from_str(&rules.document).unwrap_or_default();
+        let Tables { modules, module, route, queue, scatter, saga } =
+            toml::from_str(&rules.document).unwrap_or_default();
         let queues = rules.queues.iter().map(|(name, settings)| {
             let mut spelled = plan::spelled(settings);
             if let Some(filters) =
@@ -62,6 +67,8 @@ impl Spelled {
                 .map(|(name, _)| name.to_owned())
                 .collect(),
             queues: queues.collect(),
+            scatters: scatter.iter().map(|(name, table)| (name.clone(), plan::flattened(table))).collect(),
+            sagas: saga,
         }
     }
 }
@@ -90,6 +97,8 @@ struct Tables {
     module: BTreeMap<String, ModuleTable>,
     route: BTreeMap<String, RouteTable>,
     queue: BTreeMap<String, Filters>,
+    scatter: BTreeMap<String, ScatterTable>,
+    saga: BTreeMap<String, SagaTable>,
 }
 
 #[derive(Default, Deserialize)]
@@ -114,14 +123,37 @@ fn tables(
     }
 }
 
-/// Routes judge in their order, so routes that are in both and changed places are a change.
-fn order(old: &[String], new: &[String], lines: &mut Vec<String>) {
+/// Sagas, their steps one by one.
+fn sagas(old: &BTreeMap<String, SagaTable>, new: &BTreeMap<String, SagaTable>, lines: &mut Vec<String>) {
+    let own = |saga: &SagaTable| -> Settings {
+        let mut settings = plan::flattened(saga);
+        settings.remove("steps");
+        settings
+    };
+    let all = |sagas: &BTreeMap<String, SagaTable>| -> BTreeMap<String, Settings> {
+        sagas.iter().map(|(name, saga)| (name.clone(), own(saga))).collect()
+    };
+    let names = |saga: &SagaTable| saga.steps.iter().map(|step| step.name.0.clone()).collect::<Vec<_>>();
+    let steps = |saga: &SagaTable| -> BTreeMap<String, Settings> {
+        saga.steps.iter().map(|step| (step.name.0.clone(), plan::flattened(step))).collect()
+    };
+    tables("saga", &all(old), &all(new), lines);
+    for (name, new) in new {
+        if let Some(old) = old.get(name) {
+            tables(&format!("saga.{name}.steps"), &steps(old), &steps(new), lines);
+            order(&format!("saga.{name}.steps"), &names(old), &names(new), lines);
+        }
+    }
+}
+
+/// Routes judge in their order and steps are done in theirs, so those that are in both and changed places are a change.
+fn order(what: &str, old: &[String], new: &[String], lines: &mut Vec<String>) {
     let common = |these: &[String], those: &[String]| -> Vec<String> {
         these.iter().filter(|name| those.contains(name)).cloned().collect()
     };
     let (old, new) = (common(old, new), common(new, old));
     if old != new {
-        lines.push(format!("~ order of routes: [{}] → [{}]", old.join(", "), new.join(", ")));
+        lines.push(format!("~ order of {what}: [{}] → [{}]", old.join(", "), new.join(", ")));
     }
 }
 

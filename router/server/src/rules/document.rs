@@ -5,6 +5,7 @@
 #[macro_use]
 mod texts;
 mod modules;
+mod scatters;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use modules::OnError;
 pub(crate) use modules::{ModuleTable, ModulesTable, RouteTable};
+pub(crate) use scatters::{LateName, OnTimeoutName, SagaTable, ScatterTable, StepPayloadName, StepTable};
 pub(crate) use texts::{DurationText, FilterText, PatternText, SizeText, parse_percent, parse_public_key};
 
 /// The whole document.
@@ -35,6 +37,12 @@ pub(super) struct Document {
     /// `.dlq` are the router's own.
     #[schemars(extend("propertyNames" = { "format": "queue-name" }, "maxProperties" = 10_000))]
     pub queue: BTreeMap<String, QueueTable>,
+    /// Scatters by name, one token of at most 64 bytes. Several on one topic each answer it.
+    #[schemars(extend("propertyNames" = { "format": "name" }, "maxProperties" = 1_000))]
+    pub scatter: BTreeMap<String, ScatterTable>,
+    /// Sagas by name, one token of at most 64 bytes without `/`. Several on one topic each begin.
+    #[schemars(extend("propertyNames" = { "format": "saga-name" }, "maxProperties" = 1_000))]
+    pub saga: BTreeMap<String, SagaTable>,
 }
 
 /// One queue. Its dead-letter queue `NAME.dlq` is made with it.
@@ -144,6 +152,27 @@ pub(super) struct LimitsTable {
     /// All replies kept for repeated requests; beyond it the oldest go.
     #[schemars(extend("x-min" = "0B", "x-max" = "4GiB"))]
     pub replies_max_bytes: SizeText,
+    /// Gathers in progress; beyond it a request that would begin one is answered `busy`.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub gathers_max: u64,
+    /// Bytes of requests and replies of gathers in progress, and of the answers that are remembered.
+    #[schemars(extend("x-min" = "1B"))]
+    pub gathers_max_bytes: SizeText,
+    /// Sagas that have not ended; beyond it a message that would begin one is answered `busy`.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub sagas_max: u64,
+    /// Bytes of the inputs and results of sagas that have not ended.
+    #[schemars(extend("x-min" = "1B"))]
+    pub sagas_max_bytes: SizeText,
+    /// Input and results of one saga.
+    #[schemars(extend("x-min" = "1B", "x-max" = "1GiB"))]
+    pub saga_max_payload: SizeText,
+    /// Ended sagas that are remembered; beyond it the oldest are forgotten.
+    #[schemars(range(min = 0, max = 16_777_216))]
+    pub saga_history_max: u64,
+    /// How long an ended saga is remembered.
+    #[schemars(extend("x-min" = "0ms"))]
+    pub saga_history: DurationText,
 }
 
 impl Default for QueueTable {
@@ -182,25 +211,32 @@ impl Default for LimitsTable {
             chaski_dlq_max_bytes: SizeText(shard.chaski_dlq_max_bytes),
             reply_max_bytes: SizeText(shard.reply_max_bytes),
             replies_max_bytes: SizeText(shard.replies_max_bytes),
+            gathers_max: shard.gathers_max,
+            gathers_max_bytes: SizeText(shard.gathers_max_bytes),
+            sagas_max: shard.sagas_max,
+            sagas_max_bytes: SizeText(shard.sagas_max_bytes),
+            saga_max_payload: SizeText(shard.saga_max_payload_bytes),
+            saga_history_max: shard.saga_history_max,
+            saga_history: DurationText(shard.saga_history_ms),
         }
     }
 }
 
 names! {
     /// When a publish is confirmed.
-    DurabilityName: Fsync, Os, Memory
+    pub(crate) DurabilityName: Fsync, Os, Memory
 }
 names! {
     /// In which order messages are processed.
-    OrderingName: None, Key
+    pub(super) OrderingName: None, Key
 }
 names! {
     /// What a dead letter does to its key.
-    OnPoisonName: Continue, ParkKey
+    pub(super) OnPoisonName: Continue, ParkKey
 }
 names! {
     /// What a full queue does.
-    OverflowName: Reject, DropOldest, DeadLetterOldest
+    pub(super) OverflowName: Reject, DropOldest, DeadLetterOldest
 }
 
 /// A number of deliveries, or `"unlimited"`, which must be written out.

@@ -15,6 +15,14 @@ pub enum EditError {
     /// The queue is not there.
     #[error("queue `{0}` is not in the rules")]
     Unknown(String),
+    /// The queue is there because of another table.
+    #[error("queue `{queue}` can't be deleted: `{by}` sends to it; take it out there first")]
+    Needed {
+        /// The queue.
+        queue: String,
+        /// The table of a scatter or saga.
+        by: String,
+    },
     /// A setting that can't be written.
     #[error("`{key}` cannot be set: {detail}")]
     Setting {
@@ -55,6 +63,9 @@ pub fn create_queue(
 /// The document without the table `[queue.NAME]`.
 pub fn delete_queue(document: &str, name: &str) -> Result<String, EditError> {
     let mut edited = parse(document)?;
+    if let Some(by) = super::sends_to(document, name) {
+        return Err(EditError::Needed { queue: name.to_owned(), by });
+    }
     let removed =
         edited.get_mut("queue").and_then(Item::as_table_like_mut).and_then(|queues| queues.remove(name));
     match removed {

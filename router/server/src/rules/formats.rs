@@ -40,6 +40,11 @@ pub(super) fn noun(format: Option<&str>) -> &'static str {
         Some("percent") => "a percentage",
         Some("pattern") => "a pattern",
         Some("filter") => "a filter",
+        Some("aggregator") => "an aggregator",
+        Some("compensator") => "a compensator",
+        Some("topic") => "a topic",
+        Some("queue-name") => "a queue",
+        Some("saga-name") => "a name",
         Some("builtin") => "a builtin",
         Some("digest") => "a digest",
         Some("public-key") => "a public key",
@@ -65,7 +70,13 @@ pub(super) fn problem(format: &str, text: &str, names: &Names<'_>) -> Option<Str
             text.parse::<chaski_modules::Digest>().err().map(|error| format!("{error}, not `{text}`"))
         }
         "public-key" => parse_public_key(text).err(),
-        "filter" => {
+        "topic" if text.starts_with('$') => {
+            Some(format!("topic `{text}` is reserved: topics that begin with `$` are the router's own"))
+        }
+        "topic" => check_topic(text).err().map(|error| error.to_string()),
+        "queue-name" => queue_name_problem(text),
+        "saga-name" => name_problem(format, "step", text),
+        "filter" | "aggregator" | "compensator" => {
             let known = names.filters();
             let unknown = || format!("there is no module or builtin `{text}`; {}", nearest(text, &known));
             (!known.contains(&text)).then(unknown)
@@ -83,6 +94,10 @@ pub(super) fn problem(format: &str, text: &str, names: &Names<'_>) -> Option<Str
 pub(super) fn name_problem(format: &str, kind: &str, name: &str) -> Option<String> {
     match format {
         "queue-name" => queue_name_problem(name),
+        "saga-name" if name.contains('/') => Some(format!(
+            "`{name}` has a `/` in it, which stands between a saga's name, its id and its steps"
+        )),
+        "saga-name" => name_problem("name", kind, name),
         "name" if name.len() > MAX_NAME => {
             Some(format!("a {kind}'s name has at most {MAX_NAME} bytes, this one {}", name.len()))
         }

@@ -11,12 +11,18 @@ mod modules;
 mod place;
 mod plan;
 mod reference;
+mod sagas;
+mod scatters;
 mod shape;
+mod uses;
 pub(crate) mod watch;
 
-use chaski_broker::{Rules, RulesVersion};
+use std::sync::Arc;
+
+use chaski_broker::{Recipients, Rules, RulesVersion, SagaSettings, ScatterSettings};
 use chaski_protocol::{DEFAULT_MAX_HEADERS, DEFAULT_MAX_PAYLOAD};
 use serde::Deserialize;
+use toml_edit::Table;
 
 pub(crate) use apply::{Binaries, Change, Wanted, change, difference};
 pub use diff::diff;
@@ -27,6 +33,7 @@ pub use modules::{ModuleOptions, ModuleSource, ModuleSpec, OnError, Rollback, Ro
 pub use place::place;
 pub use plan::spelled;
 pub use reference::{reference, schema};
+pub(crate) use uses::{Named, a};
 
 use document::{Document, LimitsTable};
 use errors::Collector;
@@ -50,6 +57,8 @@ pub struct Checked {
     pub queue_filters: Vec<(String, Vec<String>)>,
     /// What is asked of every module.
     pub module_options: ModuleOptions,
+    /// Every place that names a module.
+    pub(crate) named: Vec<Named>,
     /// Sentences that don't stop it.
     pub notes: Vec<String>,
 }
@@ -86,26 +95,35 @@ pub fn check(document: &str) -> Result<Checked, RulesErrors> {
         unreachable!("an error was just added");
     }
     let parsed = match toml_edit::Document::parse(document) {
-        Ok(parsed) => Some(parsed),
+        Ok(parsed) => parsed,
         Err(error) => {
             errors.add(error.span().map_or(0, |span| span.start), error.message().trim().replace('\n', "; "));
-            None
+            errors.finish()?;
+            unreachable!("an error was just added");
         }
     };
-    if let Some(parsed) = &parsed {
-        shape::check(parsed.as_table(), &mut errors);
-    }
+    let root = parsed.as_table();
+    shape::check(root, &mut errors);
     errors.finish()?;
     let order = |table: &str| -> Vec<String> {
-        let table = parsed.as_ref().and_then(|parsed| parsed.get(table)?.as_table_like());
+        let table = root.get(table).and_then(|table| table.as_table_like());
         table.into_iter().flat_map(|table| table.iter()).map(|(name, _)| name.to_owned()).collect()
     };
-    let order = Order { modules: order("module"), routes: order("route"), queues: order("queue") };
+    let order = Order {
+        modules: order("module"),
+        routes: order("route"),
+        queues: order("queue"),
+        scatters: order("scatter"),
+        sagas: order("saga"),
+    };
     let read: Document = toml::from_str(document).map_err(|error| {
         let mut errors = Collector::new(document);
         errors.add(error.span().map_or(0, |span| span.start), error.message());
         errors.finish().expect_err("an error was just added")
     })?;
+    let named = uses::named(&read);
+    meaning(&read, &named, root, document)?;
+
     let mut notes = Vec::new();
     let mut queues = Vec::with_capacity(read.queue.len());
     for name in &order.queues {
@@ -114,6 +132,18 @@ pub fn check(document: &str) -> Result<Checked, RulesErrors> {
         }
     }
     let Plan { modules, routes, queue_filters } = modules::plan(&read, &order, &mut notes);
+    let scatters = order.scatters.iter().filter_map(|name| {
+        Some((name.clone(), Arc::new(scatters::settings(read.scatter.get(name)?, &modules))))
+    });
+    let scatters: Vec<_> = scatters.collect();
+    let sagas = order
+        .sagas
+        .iter()
+        .filter_map(|name| Some((name.clone(), Arc::new(sagas::settings(read.saga.get(name)?, &modules)))));
+    let sagas: Vec<_> = sagas.collect();
+    plan::implied_queues(&scatters, &sagas, &mut queues, &mut notes);
+    scatters.iter().for_each(|(name, scatter)| scatters::note(name, scatter, &queues, &mut notes));
+    sagas.iter().for_each(|(name, saga)| sagas::note(name, saga, &queues, &mut notes));
     Ok(Checked {
         limits: MessageLimits::from(&read.limits),
         rules: Rules {
@@ -124,15 +154,43 @@ pub fn check(document: &str) -> Result<Checked, RulesErrors> {
             limits: plan::shard_limits(&read.limits),
             modules: Vec::new(),
             failed: Vec::new(),
-            scatters: Vec::new(),
-            sagas: Vec::new(),
+            scatters,
+            sagas,
         },
         modules,
         routes,
         queue_filters,
         module_options: ModuleOptions::from(&read.modules),
+        named,
         notes,
     })
+}
+
+/// What a document of the right shape says that can't be meant.
+fn meaning(read: &Document, named: &[Named], root: &Table, document: &str) -> Result<(), RulesErrors> {
+    let mut errors = Collector::new(document);
+    read.scatter.iter().for_each(|(name, table)| scatters::check(name, table, root, &mut errors));
+    read.saga.iter().for_each(|(name, table)| sagas::check(name, table, root, &mut errors));
+    uses::check(named, root, &mut errors);
+    errors.finish()
+}
+
+/// The table of a scatter or saga that sends to this queue, if any does.
+fn sends_to(document: &str, queue: &str) -> Option<String> {
+    let rules = check(document).ok()?.rules;
+    let is = |other: &String| other == queue;
+    let asks = |scatter: &ScatterSettings| match &scatter.recipients {
+        Recipients::Queues(recipients) => recipients.iter().any(is),
+        Recipients::Pattern(_) => false,
+    };
+    let steps = |saga: &SagaSettings| {
+        saga.steps.iter().any(|step| is(&step.queue) || step.compensate.as_ref().is_some_and(is))
+    };
+    let scatter = rules.scatters.iter().find(|(_, scatter)| asks(scatter));
+    let saga = || rules.sagas.iter().find(|(_, saga)| steps(saga));
+    scatter
+        .map(|(name, _)| format!("scatter.{name}"))
+        .or_else(|| saga().map(|(name, _)| format!("saga.{name}")))
 }
 
 /// The limits of a document that was checked before, perhaps by another version: what can't be read is the default.

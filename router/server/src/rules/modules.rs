@@ -87,6 +87,8 @@ pub(super) struct Order {
     pub(super) modules: Vec<String>,
     pub(super) routes: Vec<String>,
     pub(super) queues: Vec<String>,
+    pub(super) scatters: Vec<String>,
+    pub(super) sagas: Vec<String>,
 }
 
 /// Everything that a document says of modules.
@@ -122,10 +124,14 @@ pub(super) fn plan(document: &Document, order: &Order, notes: &mut Vec<String>) 
         .filter(|(_, filters)| !filters.is_empty())
         .collect();
     let chains = routes.iter().map(|route| &route.filters).chain(queue_filters.iter().map(|queue| &queue.1));
-    let used: Vec<_> = chains.flatten().collect();
+    let aggregators =
+        order.scatters.iter().filter_map(|name| Some(&document.scatter.get(name)?.aggregator.0));
+    let compensators =
+        order.sagas.iter().filter_map(|name| Some(&document.saga.get(name)?.compensator.as_ref()?.0));
+    let used: Vec<_> = chains.flatten().chain(aggregators).chain(compensators).collect();
     for module in modules.iter().filter(|module| !used.contains(&&module.name)) {
         notes.push(format!(
-            "module.{name}: no route and no queue names it; consumers and subscriptions may (--filter {name})",
+            "module.{name}: no route, queue, scatter or saga names it; consumers and subscriptions may (--filter {name})",
             name = module.name
         ));
     }

@@ -1,9 +1,13 @@
 //! From a document of the right shape to the broker's rules, and back to the document's spelling. Defaults that depend on other
 //! keys are decided here, and what is allowed but useless is noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use chaski_broker::{Durability, OnPoison, Ordering, Overflow, QueueSettings, ShardLimits};
+use chaski_broker::{
+    Durability, OnPoison, Ordering, Overflow, QueueSettings, Recipients, SagaSettings, ScatterSettings,
+    ShardLimits,
+};
 use serde_json::Value as Json;
 
 use super::document::{
@@ -60,6 +64,34 @@ pub(super) fn queue_settings(name: &str, table: &QueueTable, notes: &mut Vec<Str
     settings
 }
 
+/// Makes the queues that only scatters and sagas name, with defaults, and says so.
+pub(super) fn implied_queues(
+    scatters: &[(String, Arc<ScatterSettings>)],
+    sagas: &[(String, Arc<SagaSettings>)],
+    queues: &mut Vec<(String, QueueSettings)>,
+    notes: &mut Vec<String>,
+) {
+    let mut known: BTreeSet<String> = queues.iter().map(|(name, _)| name.clone()).collect();
+    let mut imply = |queue: &str, by: String| {
+        if known.insert(queue.to_owned()) {
+            notes.push(format!("queue.{queue}: made with defaults, since only {by} names it"));
+            queues.push((queue.to_owned(), queue_settings(queue, &QueueTable::default(), &mut Vec::new())));
+        }
+    };
+    for (name, scatter) in scatters {
+        if let Recipients::Queues(recipients) = &scatter.recipients {
+            recipients.iter().for_each(|queue| imply(queue, format!("scatter.{name}")));
+        }
+    }
+    for (name, saga) in sagas {
+        for step in &saga.steps {
+            for queue in [Some(&step.queue), step.compensate.as_ref()].into_iter().flatten() {
+                imply(queue, format!("saga.{name}"));
+            }
+        }
+    }
+}
+
 /// The broker's limits.
 pub(super) fn shard_limits(table: &LimitsTable) -> ShardLimits {
     ShardLimits {
@@ -70,7 +102,13 @@ pub(super) fn shard_limits(table: &LimitsTable) -> ShardLimits {
         chaski_dlq_max_bytes: table.chaski_dlq_max_bytes.0,
         reply_max_bytes: table.reply_max_bytes.0,
         replies_max_bytes: table.replies_max_bytes.0,
-        ..ShardLimits::default()
+        gathers_max: table.gathers_max,
+        gathers_max_bytes: table.gathers_max_bytes.0,
+        sagas_max: table.sagas_max,
+        sagas_max_bytes: table.sagas_max_bytes.0,
+        saga_max_payload_bytes: table.saga_max_payload.0,
+        saga_history_max: table.saga_history_max,
+        saga_history_ms: table.saga_history.0,
     }
 }
 

@@ -25,7 +25,7 @@ pub fn reference() -> String {
     let properties = &SCHEMA["properties"];
     section(&mut page, "[limits]", &properties["limits"]);
     section(&mut page, "[modules]", &properties["modules"]);
-    for table in ["module", "route", "queue"] {
+    for table in ["module", "route", "queue", "scatter", "saga"] {
         let schema = &properties[table]["additionalProperties"];
         section(&mut page, &format!("[{table}.NAME]"), schema);
         for about in [&properties[table], schema] {
@@ -64,6 +64,9 @@ fn rows(page: &mut String, prefix: &str, schema: &Json) {
             type_name(schema),
             describe(schema)
         );
+        if schema["items"]["properties"].is_object() {
+            rows(page, &format!("{prefix}{key}[]."), &schema["items"]);
+        }
     }
 }
 

@@ -109,17 +109,28 @@ impl Walk<'_, '_> {
         if schema["type"] == "object" {
             return match item.as_table_like() {
                 Some(table) if schema["format"] == "params" => self.params(path, table),
-                Some(table) => {
-                    self.presence(path, offset, table, schema);
-                    self.table(path, table, schema);
-                }
+                Some(table) => self.element(path, offset, table, schema),
                 None => self.mismatch(path, offset, item.type_name(), schema),
             };
+        }
+        if let (Some(tables), "object") = (item.as_array_of_tables(), item_type(schema)) {
+            self.count(path, offset, tables.len(), schema);
+            for (index, table) in tables.iter().enumerate() {
+                let offset = table.span().map_or(offset, |span| span.start);
+                self.element(&format!("{path}[{index}]"), offset, table, &schema["items"]);
+            }
+            return;
         }
         match item.as_value() {
             Some(value) => self.value(path, value, schema),
             None => self.mismatch(path, offset, item.type_name(), schema),
         }
+    }
+
+    /// A table of which it is known that it stands in the right place.
+    fn element(&mut self, path: &str, offset: usize, table: &dyn TableLike, schema: &Json) {
+        self.presence(path, offset, table, schema);
+        self.table(path, table, schema);
     }
 
     /// Keys that must be there, and keys that exclude each other.
@@ -130,16 +141,30 @@ impl Walk<'_, '_> {
         for missing in keys("required").into_iter().filter(|key| !table.contains_key(key)) {
             self.errors.add(offset, format!("`{path}` needs `{missing}`"));
         }
-        let alternatives = keys("x-at-most-one");
-        let given: Vec<_> =
-            table.iter().map(|(key, _)| key).filter(|key| alternatives.contains(key)).collect();
-        for second in given.iter().skip(1) {
-            let message = format!(
-                "`{path}` has `{}` and `{second}`; it takes one of {}",
-                given[0],
-                alternatives.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
-            );
-            self.errors.add(key_offset(table, second), message);
+        for (list, one_is_needed) in [("x-at-most-one", false), ("x-exactly-one", true)] {
+            let alternatives = keys(list);
+            let listed = || alternatives.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+            let given: Vec<_> =
+                table.iter().map(|(key, _)| key).filter(|key| alternatives.contains(key)).collect();
+            for second in given.iter().skip(1) {
+                let message =
+                    format!("`{path}` has `{}` and `{second}`; it takes one of {}", given[0], listed());
+                self.errors.add(key_offset(table, second), message);
+            }
+            if one_is_needed && given.is_empty() && !alternatives.is_empty() {
+                self.errors.add(offset, format!("`{path}` needs one of {}", listed()));
+            }
+        }
+    }
+
+    /// Whether a list is as long as it may be.
+    fn count(&mut self, path: &str, offset: usize, len: usize, schema: &Json) {
+        let fits = |bound: &str, ok: fn(u64, u64) -> bool| {
+            schema[bound].as_u64().is_none_or(|bound| ok(len as u64, bound))
+        };
+        if !fits("minItems", |len, least| len >= least) || !fits("maxItems", |len, most| len <= most) {
+            let range = range_name(schema).unwrap_or_default();
+            self.errors.add(offset, format!("`{path}` has {len} entries; it takes {range}"));
         }
     }
 
@@ -193,19 +218,12 @@ impl Walk<'_, '_> {
             }
             (Some("boolean"), Value::Boolean(_)) => {}
             (Some("array"), Value::Array(array)) => {
-                let fits = |bound: &str, ok: fn(u64, u64) -> bool| {
-                    schema[bound].as_u64().is_none_or(|bound| ok(array.len() as u64, bound))
-                };
-                if !fits("minItems", |len, least| len >= least) || !fits("maxItems", |len, most| len <= most)
-                {
-                    let range = range_name(schema).unwrap_or_default();
-                    self.errors
-                        .add(offset, format!("`{path}` has {} entries; it takes {range}", array.len()));
-                }
+                self.count(path, offset, array.len(), schema);
                 for (index, value) in array.iter().enumerate() {
                     self.value(&format!("{path}[{index}]"), value, &schema["items"]);
                 }
             }
+            (Some("object"), Value::InlineTable(table)) => self.element(path, offset, table, schema),
             (_, value) => self.mismatch(path, offset, value.type_name(), schema),
         }
     }
@@ -265,6 +283,11 @@ impl Walk<'_, '_> {
             self.errors.add(offset, format!("`{path}` is {number}; it takes {range}{word}"));
         }
     }
+}
+
+/// What the entries of a list are.
+fn item_type(schema: &Json) -> &str {
+    schema["items"]["type"].as_str().unwrap_or_default()
 }
 
 fn key_offset(table: &dyn TableLike, key: &str) -> usize {

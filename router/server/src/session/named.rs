@@ -54,6 +54,13 @@ pub(super) fn check(view: &View, names: &[&str]) -> Result<Vec<String>, Refusal>
             );
             return Err(Refusal::new(Code::UnknownModule, detail));
         };
+        if let Some(coordinator) = &module.coordinator {
+            let detail = format!(
+                "module `{name}` is {}, and a consumer or subscription names filters",
+                crate::rules::a(coordinator.world)
+            );
+            return Err(Refusal::new(Code::NotAllowed, detail));
+        }
         if module.keeps_state() {
             let detail = format!(
                 "module `{name}` keeps state, which changes with what is published: put it on a route or on a queue's binding"

@@ -218,7 +218,7 @@ fn modules_and_routes_without_effect_are_noted() {
         route.r: without filters it has no effect
         route.r: `x` is named twice; once is enough
         route.r: `$chaski.>` has no effect: what the router itself says is not judged
-        module.idle: no route and no queue names it; consumers and subscriptions may (--filter idle)"#]]
+        module.idle: no route, queue, scatter or saga names it; consumers and subscriptions may (--filter idle)"#]]
     .assert_eq(&checked.notes.join("\n"));
     assert_eq!(checked.routes[0].topics, ["x", "$chaski.>"]);
 }

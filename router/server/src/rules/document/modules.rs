@@ -11,7 +11,7 @@ use super::texts::{BuiltinText, DigestText, DurationText, FilterText, PercentTex
 
 names! {
     /// What a message takes on which a module failed.
-    OnError: DeadLetter, Drop, Pass, Retry
+    pub OnError: DeadLetter, Drop, Pass, Retry
 }
 
 /// One module. Its binary is one of `file`, `digest` and `builtin`; without any it waits for `chaski module deploy`, and publishes that

@@ -11,12 +11,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 macro_rules! names {
-    ($(#[$doc:meta])* $name:ident: $($variant:ident),*) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident: $($variant:ident),*) => {
         $(#[$doc])*
         #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "kebab-case")]
         #[allow(missing_docs, reason = "variant docs would become part of the schema; the key's own text explains them")]
-        pub enum $name { $($variant),* }
+        $vis enum $name { $($variant),* }
     };
 }
 
@@ -110,6 +110,26 @@ word_text! {
 word_text! {
     /// The name of a module of the document, or of a builtin.
     FilterText, "filter", "eu-only"
+}
+word_text! {
+    /// The name of an aggregator: a module of the document, or a builtin.
+    AggregatorText, "aggregator", "lowest-quote"
+}
+word_text! {
+    /// The name of a compensator: a module of the document, or a builtin.
+    CompensatorText, "compensator", "order-compensation"
+}
+word_text! {
+    /// A topic that clients may publish to.
+    TopicText, "topic", "orders.place"
+}
+word_text! {
+    /// The name of an ordinary queue.
+    QueueText, "queue-name", "stock.reserve"
+}
+word_text! {
+    /// A name of a saga's own: one token without `/`.
+    NameText, "saga-name", "reserve-stock"
 }
 word_text! {
     /// The name of a module that comes with the router.
