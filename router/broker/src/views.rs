@@ -145,8 +145,6 @@ pub enum StepOutcome {
     Failed,
     /// An attempt was delivered and ended without an answer: it may have had its effect.
     Unknown,
-    /// An operator or the coordinator passed it over.
-    Skipped,
 }
 
 /// One line of a saga's timeline.
@@ -196,5 +194,4 @@ names!(StepOutcome {
     Completed => "completed",
     Failed => "failed",
     Unknown => "unknown",
-    Skipped => "skipped",
 });

@@ -411,7 +411,17 @@ impl Driver {
                     let _ = answer.send(outcome);
                 }
             }
-            Effect::Aggregate(_) | Effect::Gathered { .. } | Effect::Advise(_) => {}
+            Effect::Aggregate(call) => {
+                if let Some(shard) = self.shard.upgrade() {
+                    self.shared.modules.aggregate(call, &shard);
+                }
+            }
+            Effect::Gathered { gather } => self.shared.modules.gathered(gather),
+            Effect::Advise(call) => {
+                if let Some(shard) = self.shard.upgrade() {
+                    self.shared.modules.advise(call, &shard);
+                }
+            }
             Effect::Steered { ticket, outcome } => {
                 if let Some(Waiting::Steered(answer)) = self.waiting.remove(&ticket.0) {
                     let _ = answer.send(outcome);

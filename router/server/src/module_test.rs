@@ -182,10 +182,14 @@ pub fn check_module(checked: &Checked, module: &ModuleSpec, wasm: &[u8]) -> Vec<
     }
     let made = match compiled.world() {
         World::Filter => make(&host, Some(name), &compiled, &module.params, limits).map(drop),
-        _ => match Coordinator::new(&host, module, &compiled, &limits) {
-            Ok(_) => Ok(()),
-            Err(error) => return vec![(at(&["params"]), error)],
-        },
+        World::Aggregator | World::Compensator => host
+            .describe(&compiled, &limits)
+            .map_err(MakeError::from)
+            .and_then(|described| {
+                let params = host_params(&module.params);
+                Ok(Coordinator::new(&host, name, &compiled, described, &params, limits)?)
+            })
+            .map(drop),
     };
     match made {
         Ok(()) => Vec::new(),

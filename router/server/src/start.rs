@@ -119,10 +119,11 @@ pub(crate) fn start(
     Ok(Running { shard, driver })
 }
 
-/// The binaries that kept versions of the rules name.
+/// The binaries that kept versions of the rules name, or that gathers and sagas under way are pinned to.
 fn named_binaries(broker: &Broker) -> Vec<[u8; 32]> {
     let history = broker.rules_history().flat_map(|entry| entry.modules.iter());
-    history.chain(&broker.rules().modules).filter_map(|pin| pin.binary).collect()
+    let named = history.chain(&broker.rules().modules).filter_map(|pin| pin.binary);
+    named.chain(broker.pinned_binaries()).collect()
 }
 
 /// The broker as the newest whole snapshot has it; an empty one when there is none yet.
