@@ -65,9 +65,16 @@ impl History {
         }
     }
 
-    /// The first step that was not sent yet: what [`Course::Next`](crate::Course::Next) sends.
+    /// The step behind the last one that was sent: what [`Course::Next`](crate::Course::Next) sends. Those that a former
+    /// course left out are behind it no more.
     pub fn next(&self) -> Option<&Step> {
-        self.steps.iter().find(|step| step.state == StepState::Pending)
+        let sent = self.steps.iter().rposition(|step| step.state != StepState::Pending);
+        self.steps.get(sent.map_or(0, |sent| sent + 1))
+    }
+
+    /// The last step that has completed: in `advance` the one whose answer has just come.
+    pub fn last_completed(&self) -> Option<&Step> {
+        self.steps.iter().rev().find(|step| step.state == StepState::Completed)
     }
 
     /// What a plan must not leave out: the steps that completed or are unknown, can be undone, and are not undone yet; the last

@@ -32,6 +32,8 @@ mod message;
 mod state;
 mod verdict;
 
+#[cfg(feature = "serde_json")]
+mod json;
 mod request;
 
 mod aggregator;
@@ -55,6 +57,8 @@ pub use chaski_guest_macros::{aggregator, compensator, filter, params};
 pub use compensator::{Compensator, Course, Plan, Undo};
 pub use headers::Headers;
 pub use history::{Cause, History, Step, StepState};
+#[cfg(feature = "serde_json")]
+pub use json::{JsonArray, json_text};
 pub use message::Message;
 pub use params::{FromParam, ParamKind, ParamValue};
 pub use request::Request;

@@ -4,6 +4,7 @@ mod by_hand;
 mod kit;
 
 mod aggregating;
+mod builtins;
 mod compensating;
 mod deploying;
 mod hostile;
