@@ -32,8 +32,9 @@ fn render(status: &Status, now: Timestamp) -> String {
     let mut facts = Facts::new();
     facts.add("state", if status.ready { "ready" } else { "NOT READY" });
     for alarm in &status.alarms {
-        let queue = alarm.queue.as_deref().map(|queue| format!(" ({queue})")).unwrap_or_default();
-        facts.add("alarm", format!("{}{queue}: {}", alarm.alarm, alarm.detail));
+        let whose = alarm.queue.as_deref().or(alarm.saga.as_deref());
+        let whose = whose.map(|name| format!(" ({name})")).unwrap_or_default();
+        facts.add("alarm", format!("{}{whose}: {}", alarm.alarm, alarm.detail));
     }
     facts.add("router", &status.server);
     facts.add("running for", format!("{}, since {}", human::age(&status.started_at, now), status.started_at));
@@ -60,11 +61,20 @@ mod tests {
     fn alarms_stand_right_below_the_state() {
         let status = Status {
             ready: true,
-            alarms: vec![Alarm {
-                alarm: "dead_letters".to_owned(),
-                queue: Some("billing".to_owned()),
-                detail: "10 dead letters: look with `chaski dlq show billing`".to_owned(),
-            }],
+            alarms: vec![
+                Alarm {
+                    alarm: "dead_letters".to_owned(),
+                    queue: Some("billing".to_owned()),
+                    saga: None,
+                    detail: "10 dead letters: look with `chaski dlq show billing`".to_owned(),
+                },
+                Alarm {
+                    alarm: "saga_parked".to_owned(),
+                    queue: None,
+                    saga: Some("order".to_owned()),
+                    detail: "sagas of `order` wait for an operator".to_owned(),
+                },
+            ],
             server: "chaski/0.1.0".to_owned(),
             started_at: "2026-01-01T00:00:00Z".to_owned(),
             rules_version: 3,
@@ -81,6 +91,7 @@ mod tests {
         expect![[r#"
             state         ready
             alarm         dead_letters (billing): 10 dead letters: look with `chaski dlq show billing`
+            alarm         saga_parked (order): sagas of `order` wait for an operator
             router        chaski/0.1.0
             running for   2d 2h, since 2026-01-01T00:00:00Z
             rules         version 3

@@ -232,6 +232,10 @@ impl Driver {
                 let ticket = self.ticket(Waiting::Operation(answer));
                 self.handle(Command::Operate { ticket, queue, operation });
             }
+            Input::Steer(name, id, verb, answer) => {
+                let ticket = self.ticket(Waiting::Steered(answer));
+                self.handle(Command::Steer { ticket, name, id, verb });
+            }
             Input::ApplyRules(new, answer) => {
                 let NewRules { rules, drop_queues, drop_states, filters } = *new;
                 let ticket = self.ticket(Waiting::Rules(answer, filters));

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::message::compose;
 use crate::render::rfc3339;
 
+/// The alarm of a saga definition of which sagas wait for an operator; all other alarms of the broker's are queues'.
+pub(crate) const SAGA_PARKED: &str = "saga_parked";
+
 /// The broker's event as a message.
 pub(crate) fn message(event: &Event, now: Millis) -> Message {
     match event {
@@ -25,6 +28,15 @@ pub(crate) fn message(event: &Event, now: Millis) -> Message {
         Event::SagaParked { saga, id, reason } => {
             let data = json!({ "saga": saga, "id": id, "reason": reason });
             cloud_event("saga_parked", Some(saga), data, now)
+        }
+        Event::AlarmRaised { alarm: SAGA_PARKED, queue: saga } => {
+            let detail = alarm_detail(SAGA_PARKED, saga);
+            let data = json!({ "alarm": SAGA_PARKED, "saga": saga, "detail": detail });
+            cloud_event("alarm_raised", Some(saga), data, now)
+        }
+        Event::AlarmCleared { alarm: SAGA_PARKED, queue: saga } => {
+            let data = json!({ "alarm": SAGA_PARKED, "saga": saga });
+            cloud_event("alarm_cleared", Some(saga), data, now)
         }
         Event::AlarmRaised { alarm, queue } => {
             alarm_raised(alarm, Some(queue), &alarm_detail(alarm, queue), now)
@@ -93,7 +105,7 @@ pub(crate) fn module_suspended(module: &str, digest: &str, why: &str, now: Milli
     cloud_event("module_suspended", Some(module), data, now)
 }
 
-/// What an alarm of a queue means and what to do.
+/// What an alarm of a queue or a saga definition means and what to do.
 pub(crate) fn alarm_detail(alarm: &str, queue: &str) -> String {
     match alarm {
         "dead_letters" => {
@@ -101,6 +113,9 @@ pub(crate) fn alarm_detail(alarm: &str, queue: &str) -> String {
                 "queue `{queue}` has dead letters: look with `chaski dlq show {queue}`, then redrive or purge them"
             )
         }
+        SAGA_PARKED => format!(
+            "sagas of `{queue}` wait for an operator: look with `chaski saga list --state parked`, then retry, skip or abort them"
+        ),
         other => format!("queue `{queue}`: {other}"),
     }
 }

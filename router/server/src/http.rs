@@ -107,6 +107,9 @@ async fn look(Admin { shard, connections }: &Admin) -> Result<Seen, Refusal> {
         connections,
         modules,
         instances,
+        gathers: broker.gather_counts(),
+        sagas: broker.saga_counts(),
+        answers_ignored: broker.answers_ignored(),
     });
     Ok(seen.await?)
 }

@@ -1,10 +1,11 @@
 //! What is counted, under the names of INTERFACES.md. Counters and histograms are recorded by batch on the driver's way; gauges are
 //! computed when somebody asks, so that nothing is kept of a queue that is gone.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use chaski_broker::{Confirmation, JudgeError, PublishError, QueueStats};
+use chaski_broker::{Confirmation, GatherState, JudgeError, PublishError, QueueStats, SagaState};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -118,6 +119,12 @@ pub(crate) struct Seen {
     /// By name, the versions in force.
     pub(crate) modules: Vec<(String, chaski_modules::Metrics)>,
     pub(crate) instances: u32,
+    /// How many there are, by scatter and state.
+    pub(crate) gathers: Vec<(String, GatherState, u64)>,
+    /// The same by definition and state.
+    pub(crate) sagas: Vec<(String, SagaState, u64)>,
+    /// By kind.
+    pub(crate) answers_ignored: [(&'static str, u64); 3],
 }
 
 /// Everything, as Prometheus reads it.
@@ -131,6 +138,7 @@ pub(crate) fn render(seen: &Seen) -> String {
         quic(&seen.connections);
         seen.modules.iter().for_each(|(name, figures)| module(name, figures));
         gauge!("chaski_module_instances_all").set(f64::from(seen.instances));
+        coordinated(seen);
     });
     let mut text = recorder().render();
     text.push_str(&fresh.handle().render());
@@ -172,6 +180,12 @@ fn describe() {
     describe_gauge!("chaski_module_instances", "Instances of a module.");
     describe_gauge!("chaski_module_instances_all", "Instances of all modules, former versions included.");
     describe_gauge!("chaski_module_compile_seconds", Unit::Seconds, "What its compilation took.");
+    describe_gauge!("chaski_gathers", "Gathers of a scatter by state, those that are remembered among them.");
+    describe_gauge!("chaski_sagas", "Sagas of a definition by state, those that are remembered among them.");
+    describe_counter!(
+        "chaski_saga_answers_ignored_total",
+        "Answers to sagas that changed nothing, by kind: duplicate, late or foreign."
+    );
     describe_gauge!("chaski_quic_connections", "Connections of clients.");
     describe_gauge!("chaski_quic_packets_lost", "Packets lost on the connections that are open now.");
     describe_gauge!(
@@ -209,13 +223,43 @@ fn router(seen: &Seen) {
     counter!("chaski_subscription_dropped_total").absolute(seen.subscription_dropped);
     gauge!("chaski_rules_version").set(seen.rules_version as f64);
     for alarm in &seen.alarms {
-        let queue = alarm.queue.clone().unwrap_or_default();
-        gauge!("chaski_alarm", "alarm" => alarm.alarm.clone(), "queue" => queue).set(1.0);
+        let label = alarm.alarm.clone();
+        match &alarm.saga {
+            Some(saga) => gauge!("chaski_alarm", "alarm" => label, "saga" => saga.clone()),
+            None => {
+                gauge!("chaski_alarm", "alarm" => label, "queue" => alarm.queue.clone().unwrap_or_default())
+            }
+        }
+        .set(1.0);
     }
     gauge!("chaski_journal_bytes").set(seen.journal.bytes as f64);
     gauge!("chaski_journal_snapshot_bytes").set(seen.journal.snapshot_bytes as f64);
     gauge!("chaski_journal_segments").set(seen.journal.segments as f64);
     gauge!("chaski_journal_free_bytes").set(seen.journal.free_bytes as f64);
+}
+
+/// Gathers and sagas.
+fn coordinated(seen: &Seen) {
+    by_state(&seen.gathers, GatherState::ALL, |scatter, state, count| {
+        gauge!("chaski_gathers", "scatter" => scatter, "state" => state.name()).set(count as f64);
+    });
+    by_state(&seen.sagas, SagaState::ALL, |saga, state, count| {
+        gauge!("chaski_sagas", "saga" => saga, "state" => state.name()).set(count as f64);
+    });
+    for (kind, count) in seen.answers_ignored {
+        counter!("chaski_saga_answers_ignored_total", "kind" => kind).absolute(count);
+    }
+}
+
+/// Tells every state of each name that has any, so that one that is left goes to 0.
+fn by_state<S: Copy + PartialEq>(counts: &[(String, S, u64)], states: &[S], tell: impl Fn(String, S, u64)) {
+    let names: BTreeSet<&String> = counts.iter().map(|(name, ..)| name).collect();
+    for name in names {
+        for state in states {
+            let these = counts.iter().filter(|(of, in_state, _)| of == name && in_state == state);
+            tell(name.clone(), *state, these.map(|(.., count)| count).sum());
+        }
+    }
 }
 
 fn quic(connections: &[quinn::ConnectionStats]) {
@@ -260,6 +304,9 @@ mod tests {
             connections: Vec::new(),
             modules: Vec::new(),
             instances: 0,
+            gathers: vec![("quote".to_owned(), GatherState::Open, 2)],
+            sagas: vec![("order".to_owned(), SagaState::Parked, 3)],
+            answers_ignored: [("duplicate", 1), ("late", 0), ("foreign", 0)],
         }
     }
 
@@ -282,6 +329,10 @@ mod tests {
             "chaski_dedup_window_seconds 120",
             "chaski_replies_late_total 4",
             "chaski_quic_connections 0",
+            "chaski_gathers{scatter=\"quote\",state=\"open\"} 2",
+            "chaski_gathers{scatter=\"quote\",state=\"failed\"} 0",
+            "chaski_sagas{saga=\"order\",state=\"parked\"} 3",
+            "chaski_saga_answers_ignored_total{kind=\"duplicate\"} 1",
         ] {
             assert!(text.lines().any(|found| found.starts_with(line)), "{line} is missing in\n{text}");
         }

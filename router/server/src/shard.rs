@@ -14,7 +14,7 @@ use chaski_broker::{
 use chaski_broker::{
     Attached, Confirmation, Lease, PublishError, Sequence, SettleError, TransactionError, UnknownQueue,
 };
-use chaski_broker::{JobId, StateWrite};
+use chaski_broker::{JobId, SagaState, SagaVerb, StateWrite, SteerError};
 use chaski_journal::Reader;
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -129,6 +129,8 @@ pub(crate) enum Input {
     CloseSubscription(SubscriptionId),
     Inspect(Box<dyn FnOnce(&Broker) + Send>),
     Operate(QueueId, Operation, oneshot::Sender<Result<Progress, OperateError>>),
+    /// A definition's name, a saga's id, and what to do.
+    Steer(String, String, SagaVerb, oneshot::Sender<Result<SagaState, SteerError>>),
     ApplyRules(Box<NewRules>, oneshot::Sender<Result<RulesVersion, RulesRefused>>),
     /// What filters that keep state made of jobs. Answered whether it was taken.
     Judged(Vec<(String, Vec<StateWrite>)>, Vec<(JobId, JobOutcome)>, oneshot::Sender<bool>),
@@ -259,6 +261,18 @@ impl Shard {
     ) -> Result<Result<Progress, OperateError>, Stopped> {
         let (answer, answered) = oneshot::channel();
         self.send(Input::Operate(queue, operation, answer)).await?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// An operator's command on a saga, answered when durable.
+    pub(crate) async fn steer(
+        &self,
+        name: String,
+        id: String,
+        verb: SagaVerb,
+    ) -> Result<Result<SagaState, SteerError>, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Input::Steer(name, id, verb, answer)).await?;
         answered.await.map_err(|_| Stopped)
     }
 

@@ -1,12 +1,16 @@
 //! Administrative calls: one request, one answer, both JSON. Times are RFC 3339, durations and sizes whole numbers.
 
+mod gathers;
 mod modules;
+mod sagas;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use gathers::*;
 pub use modules::*;
+pub use sagas::*;
 
 /// What an operator or a tool asks. The answer's type stands beside each; `Done` where nothing is named.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -220,6 +224,53 @@ pub enum AdminRequest {
         /// Publish it for real. Otherwise nothing is stored, delivered or written.
         publish: bool,
     },
+    /// `Vec<GatherView>`: gathers in progress and those that are remembered, by number.
+    GatherList {
+        /// From the gather after this number.
+        after: u64,
+        /// At most so many (1,000).
+        limit: u32,
+    },
+    /// [`GatherView`].
+    GatherShow {
+        /// The id of the message that began it.
+        id: String,
+    },
+    /// `Vec<SagaSummary>`: sagas that have not ended and those that are remembered, by number.
+    SagaList {
+        /// Only those in this state.
+        state: Option<String>,
+        /// From the saga after this number.
+        after: u64,
+        /// At most so many (1,000).
+        limit: u32,
+    },
+    /// [`SagaView`].
+    SagaShow {
+        /// `NAME/ID`, or the id alone where one definition has it.
+        saga: String,
+    },
+    /// A parked saga goes on: what failed is tried once more. [`SagaSteered`].
+    SagaRetry {
+        /// As in `SagaShow`.
+        saga: String,
+    },
+    /// A step of a parked saga counts as completed; while it compensates, as undone. [`SagaSteered`].
+    SagaSkip {
+        /// As in `SagaShow`.
+        saga: String,
+        /// Which step.
+        step: String,
+        /// Its result, base64; none: empty.
+        payload: Option<String>,
+    },
+    /// A saga is compensated now. [`SagaSteered`].
+    SagaAbort {
+        /// As in `SagaShow`.
+        saga: String,
+        /// False: it ends as it stands.
+        compensate: bool,
+    },
 }
 
 /// How the router is.
@@ -256,10 +307,13 @@ pub struct Status {
 /// Something that stands until it is looked at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alarm {
-    /// `dead_letters`, `disk_low`, `disk_full`, `clock` …
+    /// `dead_letters`, `saga_parked`, `disk_low`, `disk_full`, `clock` …
     pub alarm: String,
     /// The queue, where it is one's.
     pub queue: Option<String>,
+    /// The saga's definition, where it is one's.
+    #[serde(default)]
+    pub saga: Option<String>,
     /// A sentence: what, and what to do.
     pub detail: String,
 }

@@ -190,7 +190,7 @@ pub struct Delivery<'a> {
 /// What a client sends on a consume stream.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
 pub enum ConsumeCommand<'a> {
-    /// Ends a lease; numbered from 1 on this stream.
+    /// Ends a lease; numbered from 1 on this stream. Behind the verdict `Complete` its payload follows.
     Settle {
         /// The message.
         sequence: u64,
@@ -238,6 +238,8 @@ pub enum Verdict<'a> {
     },
     /// Never seen by the application.
     Release,
+    /// Processed, with a result: the frame's rest. What a saga's step answers; of any other message an ack.
+    Complete,
 }
 
 /// What the router sends on a subscription's stream; the message's block follows.

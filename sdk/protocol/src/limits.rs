@@ -60,7 +60,7 @@ pub const MAX_HEADER: usize = 8 << 20;
 /// A frame with messages: the client's on a publish stream, the router's on a consume or subscribe stream.
 pub const MAX_MESSAGE_FRAME: u32 = MAX_PAYLOAD_CEILING + MAX_HEADER as u32;
 
-/// A frame on a control or consume stream from the client, and an `Open`: small by nature.
+/// A frame on a control stream from the client, and an `Open`: small by nature.
 pub const MAX_COMMAND_FRAME: u32 = 512 << 10;
 
 /// An admin request or answer: a rules document, a page of messages.

@@ -103,7 +103,8 @@ fn view(queue: &str, browsed: &Browsed, block: &Bytes) -> Result<MessageView, Re
     })
 }
 
-fn payload(bytes: &[u8]) -> (String, &'static str) {
+/// Bytes as a text, and how they are written.
+pub(super) fn payload(bytes: &[u8]) -> (String, &'static str) {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.len() <= MAX_TEXT => (text.to_owned(), "utf8"),
         _ => (BASE64.encode(bytes), "base64"),

@@ -1,16 +1,18 @@
 //! Administrative calls: one request, one answer. It asks the shard's handle and shapes what comes back; it knows no streams.
 
 mod dead;
+mod gathers;
 mod messages;
 mod modules;
 mod queues;
 mod rejudge;
 mod rules;
+mod sagas;
 mod status;
 mod trace;
 mod views;
 
-use chaski_broker::{OperateError, Operation, Progress, QueueId};
+use chaski_broker::{OperateError, Operation, Progress, QueueId, SagaVerb};
 use chaski_protocol::admin::{AdminRequest, Count, Done};
 use chaski_protocol::{Code, Refusal, shown};
 use serde::Serialize;
@@ -86,6 +88,15 @@ pub(crate) async fn answer(
             let asked =
                 trace::Asked { topic, id, key, headers, payload, priority, ttl_ms, reply_to, publish };
             json(trace::trace(shard, asked).await?)
+        }
+        R::GatherList { after, limit } => json(gathers::list(shard, after, limit).await?),
+        R::GatherShow { id } => json(gathers::show(shard, id).await?),
+        R::SagaList { state, after, limit } => json(sagas::list(shard, state, after, limit).await?),
+        R::SagaShow { saga } => json(sagas::show(shard, &saga).await?),
+        R::SagaRetry { saga } => json(sagas::steer(shard, &saga, SagaVerb::Retry).await?),
+        R::SagaSkip { saga, step, payload } => json(sagas::skip(shard, &saga, step, payload).await?),
+        R::SagaAbort { saga, compensate } => {
+            json(sagas::steer(shard, &saga, SagaVerb::Abort { compensate }).await?)
         }
     }
 }

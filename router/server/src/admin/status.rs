@@ -4,7 +4,7 @@ use chaski_broker::Millis;
 use chaski_protocol::Refusal;
 use chaski_protocol::admin::{Alarm, Status};
 
-use crate::events::alarm_detail;
+use crate::events::{SAGA_PARKED, alarm_detail};
 use crate::render::rfc3339;
 use crate::shard::Shard;
 
@@ -36,15 +36,18 @@ pub(super) async fn status(shard: &Shard, connections: usize) -> Result<Status, 
     })
 }
 
-/// Every alarm that stands: the server's own, then the queues'.
+/// Every alarm that stands: the server's own, then those of queues and sagas.
 pub(crate) async fn standing_alarms(shard: &Shard) -> Result<Vec<Alarm>, Refusal> {
     let of_queues = shard.inspect(|broker| broker.alarms()).await?;
     let own = shard.alarms().into_iter();
-    let own = own.map(|(alarm, detail)| Alarm { alarm: alarm.to_owned(), queue: None, detail });
-    let of_queues = of_queues.into_iter().map(|alarm| Alarm {
-        alarm: alarm.alarm.to_owned(),
-        detail: alarm_detail(alarm.alarm, &alarm.queue),
-        queue: Some(alarm.queue),
+    let own = own.map(|(alarm, detail)| Alarm { alarm: alarm.to_owned(), queue: None, saga: None, detail });
+    let of_queues = of_queues.into_iter().map(|alarm| {
+        let detail = alarm_detail(alarm.alarm, &alarm.queue);
+        let (queue, saga) = match alarm.alarm {
+            SAGA_PARKED => (None, Some(alarm.queue)),
+            _ => (Some(alarm.queue), None),
+        };
+        Alarm { alarm: alarm.alarm.to_owned(), queue, saga, detail }
     });
     Ok(own.chain(of_queues).collect())
 }

@@ -11,7 +11,9 @@ use chaski_broker::{
     Verdict as BrokerVerdict,
 };
 use chaski_protocol::frames::{ConsumeCommand, ConsumeFrame, Delivery as DeliveryFrame, Opening, Verdict};
-use chaski_protocol::{Code, MAX_CREDIT, MAX_EXTEND, MAX_REASON, Refusal, decode, encode_frame};
+use chaski_protocol::{
+    Code, MAX_CREDIT, MAX_EXTEND, MAX_MESSAGE_FRAME, MAX_REASON, Refusal, decode, encode_frame,
+};
 use quinn::SendStream;
 use tokio::sync::mpsc;
 
@@ -31,7 +33,7 @@ const WRITE_BYTES: usize = 64 << 10;
 pub(crate) async fn serve(
     peer: &Arc<Peer>,
     send: &mut SendStream,
-    frames: FrameReader,
+    mut frames: FrameReader,
     queue: &str,
     credit: u32,
     filters: &[&str],
@@ -48,6 +50,7 @@ pub(crate) async fn serve(
         refuse(send, &Refusal::new(Code::LimitExceeded, detail)).await;
         return Ended::Finished;
     }
+    frames.set_limit(MAX_MESSAGE_FRAME);
     let (events, mut inbox) = mpsc::unbounded_channel();
     let consumer = ConsumerId(peer.shard.next_id());
     let attach = Attach { consumer, connection: peer.id, queue: queue.to_owned(), credit };
@@ -97,7 +100,7 @@ struct Session<'a> {
     frames: FrameReader,
     number: u64,
     unanswered: usize,
-    ring: Ring<Result<(), SettleError>>,
+    ring: Ring<Result<(), Code>>,
     /// The client wants no more: what still comes is released.
     closing: bool,
     out: Vec<u8>,
@@ -154,7 +157,7 @@ impl Session<'_> {
                 ConsumerEvent::Settled { number: 0, .. } => {}
                 ConsumerEvent::Settled { number, outcome } => {
                     self.unanswered -= 1;
-                    self.ring.put(number, outcome);
+                    self.ring.put(number, outcome.map_err(settle_code));
                 }
                 ConsumerEvent::Lost(leases) => {
                     let leases = leases.iter().map(|(sequence, lease)| (sequence.0, lease.0)).collect();
@@ -277,8 +280,8 @@ impl Session<'_> {
         let before = self.ring.through();
         let mut refused = Vec::new();
         while let Some(outcome) = self.ring.next() {
-            if let Err(error) = outcome {
-                refused.push((self.ring.through(), settle_code(error).number()));
+            if let Err(code) = outcome {
+                refused.push((self.ring.through(), code.number()));
             }
         }
         if self.ring.through() > before {
@@ -300,12 +303,18 @@ impl Session<'_> {
     /// Everything that has arrived from the client.
     async fn commands(&mut self, send: &mut SendStream) -> Result<(), Ended> {
         let mut commands = Vec::new();
+        let max_payload = self.peer.shard.view().max_payload as usize;
         while let Some(frame) = self.frames.ready()? {
             let (command, length) = decode::<ConsumeCommand<'_>>(&frame)?;
-            if length != frame.len() {
-                return Err(broken("bytes follow a command on a consume stream"));
+            let rest = &frame[length..];
+            if !rest.is_empty() && !completes(&command) {
+                return Err(broken("bytes follow a command on a consume stream that has none"));
             }
             match command {
+                ConsumeCommand::Settle { .. } if rest.len() > max_payload => {
+                    self.number += 1;
+                    self.ring.put(self.number, Err(Code::PayloadTooLarge));
+                }
                 ConsumeCommand::Settle { sequence, lease, verdict } => {
                     self.number += 1;
                     self.unanswered += 1;
@@ -314,7 +323,7 @@ impl Session<'_> {
                         number: self.number,
                         sequence: Sequence(sequence),
                         lease: Lease(lease),
-                        verdict: to_broker(verdict)?,
+                        verdict: to_broker(verdict, rest)?,
                     }));
                 }
                 ConsumeCommand::Extend { leases } if leases.len() <= MAX_EXTEND => {
@@ -341,15 +350,22 @@ impl Session<'_> {
         if !commands.is_empty() {
             self.peer.shard.send(Input::Commands(commands)).await?;
         }
+        self.encode_settled();
         self.flush(send).await
     }
+}
+
+/// Whether a payload may follow.
+fn completes(command: &ConsumeCommand<'_>) -> bool {
+    matches!(command, ConsumeCommand::Settle { verdict: Verdict::Complete, .. })
 }
 
 fn broken(detail: &str) -> Ended {
     Ended::Broken(Refusal::new(Code::LimitExceeded, detail))
 }
 
-fn to_broker(verdict: Verdict<'_>) -> Result<BrokerVerdict, Ended> {
+/// `rest`: what follows the verdict.
+fn to_broker(verdict: Verdict<'_>, rest: &[u8]) -> Result<BrokerVerdict, Ended> {
     let reason = |reason: &str| {
         if reason.len() > MAX_REASON {
             return Err(broken("a reason is longer than 1,024 bytes"));
@@ -364,6 +380,8 @@ fn to_broker(verdict: Verdict<'_>) -> Result<BrokerVerdict, Ended> {
         Verdict::Reject { reason: text } => BrokerVerdict::Reject { reason: reason(text)? },
         Verdict::Fail { reason: text, retryable } => BrokerVerdict::Fail { reason: reason(text)?, retryable },
         Verdict::Release => BrokerVerdict::Release,
+        // A copy: results are kept, and a part of the stream's buffer would keep all of it.
+        Verdict::Complete => BrokerVerdict::Complete { payload: Bytes::copy_from_slice(rest) },
     })
 }
 

@@ -134,7 +134,7 @@ fn unknown_kinds_are_told_from_broken_fields() {
         (length(decode::<PublishAnswer>(&[0, 1, 1, 5])), 5),
         (length(decode::<ConsumeFrame<'_>>(&[4])), 4),
         (length(decode::<ConsumeCommand<'_>>(&[251, 0, 1])), 256),
-        (length(decode::<ConsumeCommand<'_>>(&[0, 1, 1, 5])), 5),
+        (length(decode::<ConsumeCommand<'_>>(&[0, 1, 1, 6])), 6),
         (length(decode::<Passed>(&[1])), 1),
     ] {
         assert_eq!(decoded, Err(DecodeError::Unknown(unknown)));

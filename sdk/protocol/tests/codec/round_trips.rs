@@ -161,6 +161,7 @@ proptest! {
             Verdict::Reject { reason: &reason },
             Verdict::Fail { reason: &reason, retryable },
             Verdict::Release,
+            Verdict::Complete,
         ];
         for verdict in verdicts {
             goes_both_ways!(ConsumeCommand<'_>: ConsumeCommand::Settle { sequence, lease, verdict });

@@ -39,6 +39,7 @@ verbs! {
     Status QueueList QueueShow QueueCreate QueueDelete QueuePurge QueuePause QueueResume QueueCancel QueueUnpark Peek DlqList
     DlqShow DlqRedrive DlqPurge RulesCheck RulesDiff RulesApply RulesShow RulesHistory RulesRollback ModuleDeploy
     ModuleList ModuleShow ModuleHistory ModuleRollback ModuleShadow ModulePromote ModuleState Trace
+    GatherList GatherShow SagaList SagaShow SagaRetry SagaSkip SagaAbort
 }
 
 #[test]
@@ -94,6 +95,10 @@ fn every_answer_has_an_example() {
         ("ModuleVersionView", goes_both_ways::<ModuleVersionView>),
         ("StateEntryView", goes_both_ways::<StateEntryView>),
         ("TraceView", goes_both_ways::<TraceView>),
+        ("GatherView", goes_both_ways::<GatherView>),
+        ("SagaSummary", goes_both_ways::<SagaSummary>),
+        ("SagaView", goes_both_ways::<SagaView>),
+        ("SagaSteered", goes_both_ways::<SagaSteered>),
     ];
     for (kind, check) in checks {
         let examples = examples(kind);

@@ -57,7 +57,7 @@ kinds! {
             verdict.covers(covered);
         }
     };
-    Verdict<'_> { Ack Nack Reject Fail Release };
+    Verdict<'_> { Ack Nack Reject Fail Release Complete };
     Passed { Message };
 }
 

@@ -211,6 +211,7 @@ fn consuming() -> Vec<Sample> {
         sample!(ConsumeCommand<'_>: settle(Verdict::Reject { reason: "no such customer" })),
         sample!(ConsumeCommand<'_>: settle(Verdict::Fail { reason: "no stock", retryable: true })),
         sample!(ConsumeCommand<'_>: settle(Verdict::Release)),
+        sample!(ConsumeCommand<'_>: settle(Verdict::Complete), [Part::Payload("hello")]),
         sample!(ConsumeCommand<'_>: ConsumeCommand::Extend { leases: leases() }),
         sample!(ConsumeCommand<'_>: ConsumeCommand::SetCredit { credit: 16_384 }),
         sample!(ConsumeCommand<'_>: ConsumeCommand::Close),
