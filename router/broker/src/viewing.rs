@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::begins::Begin;
 use crate::broker::Broker;
 use crate::gather::{Gather, Outcome, Phase, Stand};
 use crate::ids::Sequence;
@@ -30,6 +31,17 @@ impl Broker {
         let rows = self.sagas.rows().range(after.0.saturating_add(1)..);
         let rows = rows.filter(|(_, saga)| state.is_none_or(|state| saga.state() == state)).take(limit);
         rows.map(|(number, saga)| saga.summary(Sequence(number))).collect()
+    }
+
+    /// What a message on this topic begins, in the document's order: `scatter NAME`, `saga NAME`.
+    pub fn begun_by(&self, topic: &str) -> Vec<String> {
+        let begins = self.begins.of(topic.as_bytes()).iter();
+        begins
+            .map(|begin| match begin {
+                Begin::Gather(scatter) => format!("scatter {}", scatter.name),
+                Begin::Saga(name, _) => format!("saga {name}"),
+            })
+            .collect()
     }
 
     /// One saga.
