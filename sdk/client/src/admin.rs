@@ -1,6 +1,7 @@
 //! Administrative calls: one typed method for each verb, one stream each.
 
 mod modules;
+mod sagas;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use chaski_protocol::{MAX_ADMIN_FRAME, decode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::base64;
 use crate::client::Client;
 use crate::error::AdminError;
 use crate::frames::{self, Ended};
@@ -221,7 +223,7 @@ impl Redrive {
 
     /// With [`id`](Redrive::id): another payload.
     pub fn payload(mut self, payload: impl AsRef<[u8]>) -> Redrive {
-        self.payload = Some(base64(payload.as_ref()));
+        self.payload = Some(base64::encode(payload.as_ref()));
         self
     }
 
@@ -247,44 +249,5 @@ impl IntoFuture for Redrive {
             let Redrive { admin, queue, reason, id, payload, headers, limit } = self;
             admin.call(AdminRequest::DlqRedrive { queue, reason, id, payload, headers, limit }).await
         })
-    }
-}
-
-/// RFC 4648, section 4: with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let three =
-            group.iter().chain([&0; 2]).take(3).fold(0_usize, |three, byte| three << 8 | usize::from(*byte));
-        for digit in 0..4 {
-            if digit <= group.len() {
-                out.push(char::from(DIGITS[three >> (18 - 6 * digit) & 63]));
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn payloads_are_base64_as_in_rfc_4648() {
-        let vectors = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (plain, coded) in vectors {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
     }
 }

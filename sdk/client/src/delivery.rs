@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use chaski_protocol::MAX_REASON;
 use chaski_protocol::frames::{Token, Verdict};
+use chaski_protocol::{Code, MAX_PAYLOAD_CEILING, MAX_REASON, Refusal};
 
 use crate::answers::Ticket;
 use crate::consumer::Handle;
@@ -18,6 +18,7 @@ use crate::error::{ReplyError, SettleError};
 use crate::leases::{Parcel, Settlement};
 use crate::message::{Message, millis};
 use crate::publisher::Published;
+use crate::step::Step;
 use crate::transaction::{self, TransactionError};
 
 /// Whether what failed should be tried again.
@@ -113,9 +114,17 @@ impl Delivery {
         self.message.header_value(name)
     }
 
-    /// What is the same at every delivery and every publish of the message: its topic and id. What an idempotent consumer
-    /// remembers.
+    /// The saga's step that this is, if it is one.
+    pub fn step(&self) -> Option<Step<'_>> {
+        Step::of(&self.message)
+    }
+
+    /// What is the same at every delivery and every publish of the message: its topic and id; of a saga's step its own key, the same
+    /// at all attempts. What an idempotent consumer remembers.
     pub fn idempotency_key(&self) -> String {
+        if let Some(step) = self.step() {
+            return step.key().to_owned();
+        }
         // A topic holds no white space, so no two pairs share a key.
         format!("{} {}", self.message.topic(), self.id())
     }
@@ -135,6 +144,17 @@ impl Delivery {
         drop(self.settle(Verdict::Ack));
     }
 
+    /// It is processed, with a result: what a saga's step answers. Of any other message it is an [`ack`](Delivery::ack), and the result
+    /// is dropped.
+    pub fn complete(mut self, result: impl Into<Bytes>) -> Settling {
+        let result = result.into();
+        if result.len() > MAX_PAYLOAD_CEILING as usize {
+            // No frame holds it. The delivery is given back.
+            return Settling::refused(Code::PayloadTooLarge.into());
+        }
+        self.settle_with(Verdict::Complete, &result)
+    }
+
     /// Again, after the queue's backoff. Counts as an attempt.
     pub fn nack(mut self) -> Settling {
         self.settle(Verdict::Nack { delay_ms: None })
@@ -151,7 +171,8 @@ impl Delivery {
     }
 
     /// A responder's failure: a requester is told `failed`, and the request is acknowledged. A message that is no request is
-    /// given back with [`Retry::Yes`], and rejected with [`Retry::No`].
+    /// given back with [`Retry::Yes`], and rejected with [`Retry::No`]. A saga's step fails, and `retry` says whether another attempt
+    /// may help.
     pub fn fail(mut self, reason: impl AsRef<str>, retry: Retry) -> Settling {
         self.settle(Verdict::Fail { reason: shortened(reason.as_ref()), retryable: retry == Retry::Yes })
     }
@@ -168,8 +189,17 @@ impl Delivery {
         known.then_some(()).ok_or(SettleError::LeaseLost)
     }
 
-    /// Answers the request: the reply is published and the request acknowledged in one transaction.
+    /// Answers the request: the reply is published and the request acknowledged in one transaction. Of a saga's step it is
+    /// [`complete`](Delivery::complete): nothing is published, so the answer has no sequence and counts 0.
     pub async fn reply(self, payload: impl Into<Bytes>) -> Result<Published, ReplyError> {
+        if self.step().is_some() {
+            let published = Published::nothing(self.id());
+            return match self.complete(payload).await {
+                Ok(()) => Ok(published),
+                Err(SettleError::LeaseLost) => Err(ReplyError::LeaseLost),
+                Err(SettleError::Refused(refusal)) => Err(ReplyError::Refused(refusal)),
+            };
+        }
         let reply_to = self.reply_to().ok_or(ReplyError::NoReplyTo)?;
         let reply = Message::new(reply_to, payload).correlation_id(self.id());
         let shared = Arc::clone(self.handle.client().shared());
@@ -198,8 +228,13 @@ impl Delivery {
     }
 
     fn settle(&mut self, verdict: Verdict<'_>) -> Settling {
+        self.settle_with(verdict, &[])
+    }
+
+    fn settle_with(&mut self, verdict: Verdict<'_>, result: &[u8]) -> Settling {
         self.settled = true;
-        Settling { ticket: self.handle.state.settle(self.epoch, (self.sequence, self.lease), verdict) }
+        let ticket = self.handle.state.settle(self.epoch, (self.sequence, self.lease), verdict, result);
+        Settling { ticket: ticket.ok_or(SettleError::LeaseLost) }
     }
 }
 
@@ -233,8 +268,14 @@ impl std::fmt::Debug for Delivery {
 /// The answer to a settlement that was sent already. It may be dropped; the settlement counts all the same.
 #[must_use = "the settlement is sent, but only the answer says whether it counts"]
 pub struct Settling {
-    /// `None` when the lease was gone before.
-    ticket: Option<Ticket<Settlement>>,
+    /// An error when it was not sent: the lease was gone before, or no frame holds the result.
+    ticket: Result<Ticket<Settlement>, SettleError>,
+}
+
+impl Settling {
+    fn refused(refusal: Refusal) -> Settling {
+        Settling { ticket: Err(SettleError::Refused(refusal)) }
+    }
 }
 
 impl Future for Settling {
@@ -242,8 +283,8 @@ impl Future for Settling {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.ticket {
-            Some(ticket) => Pin::new(ticket).poll(context),
-            None => Poll::Ready(Err(SettleError::LeaseLost)),
+            Ok(ticket) => Pin::new(ticket).poll(context),
+            Err(error) => Poll::Ready(Err(error.clone())),
         }
     }
 }

@@ -143,7 +143,7 @@ pub enum RequestError {
     /// No queue or subscription takes the topic.
     #[error("nobody takes this request")]
     NoResponders,
-    /// No reply came in time.
+    /// No reply came in time; of a scatter's request also: not enough replies did.
     #[error("no reply came in time")]
     Timeout,
     /// The request was rejected or became a dead letter; the reason.
@@ -155,6 +155,9 @@ pub enum RequestError {
     /// The request was answered before, and the router no longer has the reply.
     #[error("the request was answered before, and its reply is no longer kept")]
     ReplyLost,
+    /// The replies of a scatter's recipients were there, and its aggregator failed to make an answer of them; the reason.
+    #[error("no answer could be made of the replies: {0}")]
+    AggregationFailed(String),
     /// The request could not be published, or something on its way refused it.
     #[error("{} ({})", .0.detail, .0.code)]
     Refused(Refusal),
@@ -261,6 +264,7 @@ codes! {
         RequestError::Rejected(_) => Code::Rejected,
         RequestError::Failed(_) => Code::Failed,
         RequestError::ReplyLost => Code::ReplyLost,
+        RequestError::AggregationFailed(_) => Code::AggregationFailed,
     }
     DatagramError {
         DatagramError::TooLarge { .. } => Code::PayloadTooLarge,

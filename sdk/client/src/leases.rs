@@ -153,12 +153,13 @@ impl ConsumerState {
         Poll::Pending
     }
 
-    /// Sends a settlement of a delivery that the application held; `None` when its lease is gone already.
+    /// Sends a settlement of a delivery that the application held, with the result behind it that only `Complete` has; `None` when its lease is gone already.
     pub(crate) fn settle(
         &self,
         epoch: u64,
         (sequence, lease): (u64, u64),
         verdict: Verdict<'_>,
+        result: &[u8],
     ) -> Option<Ticket<Settlement>> {
         let mut leases = self.leases();
         if !leases.live || leases.epoch != epoch {
@@ -166,7 +167,7 @@ impl ConsumerState {
         }
         leases.held -= 1;
         leases.lost.remove(&(sequence, lease));
-        let ticket = leases.settle(sequence, lease, verdict);
+        let ticket = leases.settle(sequence, lease, verdict, result);
         self.wake_writer(leases);
         Some(ticket)
     }
@@ -401,14 +402,20 @@ impl Leases {
         encode_frame(command, &[], &mut self.out);
     }
 
-    fn settle(&mut self, sequence: u64, lease: u64, verdict: Verdict<'_>) -> Ticket<Settlement> {
-        self.command(&ConsumeCommand::Settle { sequence, lease, verdict });
+    fn settle(
+        &mut self,
+        sequence: u64,
+        lease: u64,
+        verdict: Verdict<'_>,
+        result: &[u8],
+    ) -> Ticket<Settlement> {
+        encode_frame(&ConsumeCommand::Settle { sequence, lease, verdict }, &[result], &mut self.out);
         self.answers.issue()
     }
 
     fn release_buffer(&mut self) {
         for parcel in std::mem::take(&mut self.buffer) {
-            drop(self.settle(parcel.sequence, parcel.lease, Verdict::Release));
+            drop(self.settle(parcel.sequence, parcel.lease, Verdict::Release, &[]));
         }
         self.released_at = self.answers.issued();
     }

@@ -44,6 +44,11 @@
 //! delivery.reply(bytes).await?; // reply and ack in one transaction
 //! # let delivery = one().await?;
 //! delivery.fail("no stock", Retry::No).await?;
+//! # let delivery = one().await?;
+//! if let Some(step) = delivery.step() { // a saga's: its result goes by reply or complete, its failure by fail
+//!     println!("{} of {}, after {:?}", step.name(), step.saga(), step.result("reserve-stock"));
+//! }
+//! delivery.complete("booked").await?;
 //!
 //! # let (delivery, total) = (one().await?, 42);
 //! let mut tx = client.transaction(); // all or nothing
@@ -65,6 +70,7 @@
 
 mod admin;
 mod answers;
+mod base64;
 mod client;
 mod consumer;
 mod datagram;
@@ -81,6 +87,7 @@ mod options;
 mod outbox;
 mod publisher;
 mod request;
+mod step;
 mod subscription;
 mod text;
 mod tls;
@@ -100,6 +107,7 @@ pub use once::{MemorySeen, Seen};
 pub use options::ClientBuilder;
 pub use publisher::{PublishPipelined, Published};
 pub use request::Request;
+pub use step::{Failed, Phase, Step, StepOutcome};
 pub use subscription::{Subscribe, Subscription};
 pub use transaction::{Transaction, TransactionError};
 

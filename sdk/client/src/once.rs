@@ -1,4 +1,5 @@
-//! Idempotent consumers: a delivery that was processed before is acked and not processed again.
+//! Idempotent consumers: a delivery that was processed before is acked and not processed again, and a saga's step that was undone before
+//! it was done is done no more.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -12,9 +13,13 @@ use futures::stream::FuturesUnordered;
 use crate::consumer::Consumer;
 use crate::delivery::Delivery;
 use crate::error::ConsumeError;
+use crate::step::{Step, StepOutcome};
 
 /// What remembers which deliveries were processed, by [`Delivery::idempotency_key`]. Where it lives in the database that the
 /// processing changes, in the same transaction, an effect happens exactly once.
+///
+/// Those who do a saga's step and those who undo it share one, and it outlives their processes: what it doesn't know of a step whose
+/// outcome is unknown was not done.
 pub trait Seen {
     /// Why it can't tell.
     type Error: Display;
@@ -24,6 +29,13 @@ pub trait Seen {
 
     /// Records the key: its delivery was processed.
     fn record(&self, key: &str) -> impl Future<Output = Result<(), Self::Error>>;
+
+    /// Closes the key of a saga's step: what it names was not done, or is undone, and must not be done from now on. [`check`](Seen::check)
+    /// answers true for it. By default that is [`record`](Seen::record); a store that tells both apart has its own way. A key can be closed
+    /// twice.
+    fn close(&self, key: &str) -> impl Future<Output = Result<(), Self::Error>> {
+        self.record(key)
+    }
 }
 
 impl<S: Seen> Seen for &S {
@@ -36,6 +48,10 @@ impl<S: Seen> Seen for &S {
     fn record(&self, key: &str) -> impl Future<Output = Result<(), S::Error>> {
         S::record(self, key)
     }
+
+    fn close(&self, key: &str) -> impl Future<Output = Result<(), S::Error>> {
+        S::close(self, key)
+    }
 }
 
 impl<S: Seen> Seen for Arc<S> {
@@ -47,6 +63,10 @@ impl<S: Seen> Seen for Arc<S> {
 
     fn record(&self, key: &str) -> impl Future<Output = Result<(), S::Error>> {
         S::record(self, key)
+    }
+
+    fn close(&self, key: &str) -> impl Future<Output = Result<(), S::Error>> {
+        S::close(self, key)
     }
 }
 
@@ -88,6 +108,10 @@ impl Seen for MemorySeen {
 impl Consumer {
     /// Processes deliveries, at most `concurrency` at once, each key once as far as `seen` knows: known ones are acked, others
     /// go to the handler; `Ok` is recorded, then acked, `Err` is a nack. Ends as the consumer does.
+    ///
+    /// A saga's steps go by their idempotency keys, and complete with an empty result. The handler of a compensation is called when its step
+    /// was done: when the saga knows that it completed, or `seen` knows its key. Else there is nothing to undo, and the compensation
+    /// completes at once. Either way the step's key is closed: what is still on its way of the step is rejected.
     pub async fn once<S, E>(
         self,
         seen: S,
@@ -148,6 +172,15 @@ impl UnderWay {
     }
 }
 
+/// What becomes of a delivery.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is processed, now or before.
+    Done,
+    /// It must not be processed any more.
+    Undone,
+}
+
 async fn process<S, E>(
     seen: &S,
     under_way: &UnderWay,
@@ -159,15 +192,14 @@ async fn process<S, E>(
 {
     let key = delivery.idempotency_key();
     let sequence = delivery.sequence();
-    let processed = async {
-        if seen.check(&key).await.map_err(|error| error.to_string())? {
-            return Ok(());
-        }
-        handler(&delivery).await.map_err(|error| error.to_string())?;
-        seen.record(&key).await.map_err(|error| error.to_string())
-    };
-    let settled = match under_way.alone(&key, processed).await {
-        Ok(()) => delivery.ack().await,
+    let handle = async || handler(&delivery).await.map_err(|error| error.to_string());
+    let step = delivery.step();
+    // A step and its compensation take turns too.
+    let turn = step.as_ref().and_then(Step::undone_key).unwrap_or(&key);
+    let verdict = under_way.alone(turn, judge(seen, &key, step.as_ref(), handle)).await;
+    let settled = match verdict {
+        Ok(Verdict::Done) => delivery.ack().await,
+        Ok(Verdict::Undone) => delivery.reject("the step is undone already, and is done no more").await,
         Err(error) => {
             tracing::debug!(sequence, %error, "a delivery was not processed");
             delivery.nack().await
@@ -176,6 +208,39 @@ async fn process<S, E>(
     if let Err(error) = settled {
         tracing::debug!(sequence, %error, "a delivery comes again");
     }
+}
+
+/// Calls the handler where that is to be done, and records it.
+async fn judge<S: Seen>(
+    seen: &S,
+    key: &str,
+    step: Option<&Step<'_>>,
+    handle: impl AsyncFnOnce() -> Result<(), String>,
+) -> Result<Verdict, String> {
+    let known = async |key: &str| seen.check(key).await.map_err(|error| error.to_string());
+    let record = async |key: &str| seen.record(key).await.map_err(|error| error.to_string());
+    if let Some((step, undone)) = step.and_then(|step| Some((step, step.undone_key()?))) {
+        if !known(key).await? {
+            let was_done = step.step_outcome() == Some(StepOutcome::Completed) || known(undone).await?;
+            if was_done {
+                handle().await?;
+            }
+            record(key).await?;
+        }
+        // After the compensation's own key: a crash in between leaves a compensation that is known, and comes here again.
+        seen.close(undone).await.map_err(|error| error.to_string())?;
+        return Ok(Verdict::Done);
+    }
+    if let Some(step) = step
+        && known(&step.undo_key()).await?
+    {
+        return Ok(Verdict::Undone);
+    }
+    if !known(key).await? {
+        handle().await?;
+        record(key).await?;
+    }
+    Ok(Verdict::Done)
 }
 
 #[cfg(test)]
@@ -192,6 +257,67 @@ mod tests {
         assert!(!known);
         let Ok(known) = Arc::new(&seen).check("b").await;
         assert!(known);
+    }
+
+    /// What becomes of a step's delivery, and whether the handler was called.
+    async fn step(seen: &MemorySeen, key: &str, outcome: Option<&str>) -> (Result<Verdict, String>, bool) {
+        let phase = if outcome.is_some() { "undo" } else { "forward" };
+        let mut message = crate::Message::new("q", "")
+            .header("chaski-step", "charge")
+            .header("chaski-idempotency-key", key)
+            .header("chaski-phase", phase);
+        if let Some(outcome) = outcome {
+            message = message.header("chaski-step-outcome", outcome);
+        }
+        let step = Step::of(&message).expect("a step");
+        let called = std::cell::Cell::new(false);
+        let handle = async || {
+            called.set(true);
+            Ok(())
+        };
+        (judge(seen, step.key(), Some(&step), handle).await, called.get())
+    }
+
+    const DONE: Result<Verdict, String> = Ok(Verdict::Done);
+    const UNDONE: Result<Verdict, String> = Ok(Verdict::Undone);
+
+    #[tokio::test]
+    async fn a_step_is_done_once_and_undone_once() {
+        let seen = MemorySeen::new(100);
+        assert_eq!(step(&seen, "s/a", None).await, (DONE, true));
+        assert_eq!(step(&seen, "s/a", None).await, (DONE, false), "another attempt");
+        assert_eq!(step(&seen, "s/a/undo", Some("unknown")).await, (DONE, true), "it was done here");
+        assert_eq!(step(&seen, "s/a/undo", Some("unknown")).await, (DONE, false));
+        assert_eq!(step(&seen, "s/a", None).await, (UNDONE, false), "it is late");
+    }
+
+    #[tokio::test]
+    async fn what_was_never_done_is_not_undone_and_is_refused_from_then_on() {
+        let seen = MemorySeen::new(100);
+        assert_eq!(step(&seen, "s/a/undo", Some("unknown")).await, (DONE, false));
+        assert_eq!(step(&seen, "s/a/undo", Some("unknown")).await, (DONE, false), "a second delivery");
+        assert_eq!(step(&seen, "s/a", None).await, (UNDONE, false));
+        assert_eq!(step(&seen, "s/b", None).await, (DONE, true), "another step");
+    }
+
+    #[tokio::test]
+    async fn what_the_saga_knows_as_completed_is_undone_whoever_did_it() {
+        let seen = MemorySeen::new(100);
+        assert_eq!(step(&seen, "s/a/undo", Some("completed")).await, (DONE, true));
+    }
+
+    #[tokio::test]
+    async fn a_compensation_that_fails_is_called_again() {
+        let seen = MemorySeen::new(100);
+        let Ok(()) = seen.record("s/a").await;
+        let message = crate::Message::new("q", "")
+            .header("chaski-step", "charge")
+            .header("chaski-idempotency-key", "s/a/undo")
+            .header("chaski-phase", "undo");
+        let undo = Step::of(&message).expect("a step");
+        let fails = async || Err("the bank is closed".to_owned());
+        assert!(judge(&seen, undo.key(), Some(&undo), fails).await.is_err());
+        assert_eq!(step(&seen, "s/a/undo", Some("unknown")).await, (DONE, true));
     }
 
     #[tokio::test]

@@ -43,6 +43,11 @@ pub struct Published {
 }
 
 impl Published {
+    /// Of an answer that no message carries.
+    pub(crate) fn nothing(id: &str) -> Published {
+        Published { id: id.to_owned(), sequence: None, duplicate: false, routed: 0, dropped: 0, rejected: 0 }
+    }
+
     pub(crate) fn new(id: &str, taken: &Taken) -> Published {
         let Counts { routed, dropped, rejected } = taken.counts;
         Published {

@@ -98,6 +98,7 @@ fn told(code: Code, reason: &str) -> RequestError {
         Code::Rejected => RequestError::Rejected(reason.to_owned()),
         Code::Failed => RequestError::Failed(reason.to_owned()),
         Code::ReplyLost => RequestError::ReplyLost,
+        Code::AggregationFailed => RequestError::AggregationFailed(reason.to_owned()),
         other if reason.is_empty() => RequestError::Refused(other.into()),
         other => RequestError::Refused(Refusal::new(other, reason)),
     }
@@ -118,7 +119,8 @@ impl Client {
     }
 
     /// Answers the requests in a queue, at most `concurrency` at once: `Ok` is reply and ack in one transaction, `Err` tells the
-    /// requester `failed` with the error's text. Ends when the queue is gone or the client is closed, once the handlers under
+    /// requester `failed` with the error's text. Does a saga's steps as well: `Ok` completes one with its result, `Err` fails it, and
+    /// another attempt may help. Ends when the queue is gone or the client is closed, once the handlers under
     /// way have ended.
     pub async fn respond<B, E>(
         &self,
@@ -143,7 +145,7 @@ where
 {
     let sequence = delivery.sequence();
     let told = match handler(&delivery).await {
-        Ok(reply) if delivery.reply_to().is_some() => {
+        Ok(reply) if delivery.reply_to().is_some() || delivery.step().is_some() => {
             delivery.reply(reply.into()).await.map(drop).map_err(|error| error.to_string())
         }
         Ok(_) => delivery.ack().await.map_err(|error| error.to_string()),
@@ -170,7 +172,8 @@ mod tests {
             ("reply_lost", RequestError::ReplyLost),
             ("timeout", RequestError::Timeout),
             ("no_responders", RequestError::NoResponders),
-            ("aggregation_failed", RequestError::Refused(Refusal::new(Code::AggregationFailed, "why"))),
+            ("aggregation_failed", RequestError::AggregationFailed("why".to_owned())),
+            ("busy", RequestError::Refused(Refusal::new(Code::Busy, "why"))),
         ] {
             assert_eq!(judge(status(code, "why")).err().as_ref(), Some(&error), "{code}");
             assert_eq!(error.code().name(), code);

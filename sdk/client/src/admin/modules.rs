@@ -13,7 +13,8 @@ use chaski_protocol::frames::Open;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Admin, answer, base64, unanswered};
+use super::{Admin, answer, unanswered};
+use crate::base64;
 use crate::error::AdminError;
 use crate::frames;
 use crate::message::Message;
@@ -112,7 +113,7 @@ pub struct Deploy {
 impl Deploy {
     /// An Ed25519 signature over the binary, 64 bytes: needed where the rules name trusted keys.
     pub fn signature(mut self, signature: impl AsRef<[u8]>) -> Deploy {
-        self.signature = Some(base64(signature.as_ref()));
+        self.signature = Some(base64::encode(signature.as_ref()));
         self
     }
 
@@ -156,7 +157,7 @@ pub struct Shadow {
 impl Shadow {
     /// As [`Deploy::signature`].
     pub fn signature(mut self, signature: impl AsRef<[u8]>) -> Shadow {
-        self.signature = Some(base64(signature.as_ref()));
+        self.signature = Some(base64::encode(signature.as_ref()));
         self
     }
 
@@ -211,7 +212,7 @@ impl IntoFuture for Trace {
                 id: Some(text(head.id)),
                 key: head.key.map(text),
                 headers: head.headers.iter().map(|(name, value)| (text(name), text(value))).collect(),
-                payload: base64(message.payload()),
+                payload: base64::encode(message.payload()),
                 priority: Some(head.priority),
                 ttl_ms: head.ttl_ms,
                 reply_to: head.reply_to.map(text),

@@ -44,7 +44,11 @@ fn told(state: &ConsumerState) -> Vec<String> {
     let mut lines = Vec::new();
     while let Some(frame) = next_frame(&mut bytes, MAX_COMMAND_FRAME).expect("frames") {
         lines.push(match decode::<ConsumeCommand<'_>>(&frame).expect("a command").0 {
-            ConsumeCommand::Settle { sequence, verdict, .. } => format!("settle {sequence} {verdict:?}"),
+            ConsumeCommand::Settle { sequence, verdict, .. } => {
+                let length = decode::<ConsumeCommand<'_>>(&frame).expect("a command").1;
+                let result = String::from_utf8_lossy(&frame[length..]);
+                format!("settle {sequence} {verdict:?} {result}").trim_end().to_owned()
+            }
             ConsumeCommand::Extend { leases } => {
                 format!("extend {:?}", leases.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>())
             }
@@ -59,7 +63,7 @@ fn settle(
     (sequence, epoch): (u64, u64),
     verdict: Verdict<'_>,
 ) -> Option<Ticket<Settlement>> {
-    state.settle(epoch, (sequence, sequence + 1000), verdict)
+    state.settle(epoch, (sequence, sequence + 1000), verdict, &[])
 }
 
 #[test]
@@ -160,4 +164,15 @@ fn a_consumer_that_the_router_ends_says_why_and_then_ends() {
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(state.poll_next(&mut context), Poll::Ready(Some(Err(error))) if error == gone));
     assert!(matches!(state.poll_next(&mut context), Poll::Ready(None)));
+}
+
+#[test]
+fn a_result_goes_behind_its_settlement_and_the_next_frame_is_whole() {
+    let state = consumer();
+    arrive(&state, 1..3);
+    let (first, second) = (next(&state).expect("a delivery"), next(&state).expect("another"));
+    let result = vec![b'x'; 1000];
+    drop(state.settle(first.1, (first.0, first.0 + 1000), Verdict::Complete, &result));
+    drop(settle(&state, second, Verdict::Ack));
+    assert_eq!(told(&state), [format!("settle 1 Complete {}", "x".repeat(1000)), "settle 2 Ack".to_owned()]);
 }
