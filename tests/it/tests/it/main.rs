@@ -20,6 +20,7 @@ mod transactions;
 
 mod filters;
 mod hostile;
+mod module_kinds;
 mod modules;
 mod swaps;
 
