@@ -20,6 +20,17 @@ pub fn scatter(name: &str, recipients: &[&str]) -> (String, ScatterSettings) {
     (name.to_owned(), settings)
 }
 
+/// The same, changed.
+pub fn scatter_with(
+    name: &str,
+    recipients: &[&str],
+    change: impl FnOnce(&mut ScatterSettings),
+) -> (String, ScatterSettings) {
+    let (name, mut settings) = scatter(name, recipients);
+    change(&mut settings);
+    (name, settings)
+}
+
 /// A module that is deployed.
 pub fn module(name: &str) -> ModuleUse {
     ModuleUse {
@@ -150,6 +161,55 @@ impl World {
             self.call(Command::Aggregated { gather: call.gather, call: call.call, outcome: Ok(outcome) });
         }
         told
+    }
+
+    /// A publish on this connection.
+    #[track_caller]
+    pub fn publish_from(&mut self, connection: u64, draft: &Draft) -> Confirmation {
+        let (number, command) = self.command(draft, false);
+        let Command::Publish(publish) = command else { unreachable!("it makes publishes") };
+        let publish = Publish { connection: Some(ConnectionId(connection)), ..publish };
+        self.call(Command::Publish(publish));
+        self.confirms.remove(&number).expect("a publish is answered").expect("it isn't refused")
+    }
+
+    /// The reply to a delivered request, to be published by itself.
+    pub fn reply_to(&self, delivery: &Delivery, id: &str, payload: &str) -> Draft {
+        let request = self.body(&delivery.body);
+        draft(&part(&request, 3), id).correlation(&part(&request, 1)).payload(payload)
+    }
+
+    /// The next call of an aggregator gets this answer.
+    #[track_caller]
+    pub fn aggregate_as(&mut self, outcome: Result<Aggregated, &str>) {
+        let call = self.aggregates.pop_front().expect("an aggregator is called");
+        let outcome = outcome.map_err(|detail| ModuleFailure { detail: detail.to_owned() });
+        self.call(Command::Aggregated { gather: call.gather, call: call.call, outcome });
+    }
+
+    /// Rules with these scatters and sagas follow the current ones.
+    #[track_caller]
+    pub fn resteer(
+        &mut self,
+        queues: &[Queue],
+        scatters: &[(String, ScatterSettings)],
+        sagas: &[(String, SagaSettings)],
+    ) -> Result<RulesVersion, RulesRefused> {
+        let version = self.broker.rules().version.0 + 1;
+        self.apply(&steering_rules(version, queues, scatters, sagas))
+    }
+
+    /// A new shard with these scatters and sagas, and these limits.
+    pub fn steering_within(
+        limits: ShardLimits,
+        queues: &[Queue],
+        scatters: &[(String, ScatterSettings)],
+        sagas: &[(String, SagaSettings)],
+    ) -> World {
+        let mut world = World::empty();
+        let rules = Rules { limits, ..steering_rules(1, queues, scatters, sagas) };
+        world.apply(&rules).expect("the first rules meet nothing");
+        world
     }
 
     /// An operator's command on a saga.

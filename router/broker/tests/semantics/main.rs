@@ -9,6 +9,8 @@ mod delivery;
 mod disk;
 mod durability;
 mod filters;
+mod gather_durability;
+mod gather_recipients;
 mod gathers;
 mod judging;
 mod limits;
