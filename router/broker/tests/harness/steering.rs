@@ -69,6 +69,24 @@ pub fn saga(name: &str, steps: Vec<StepSettings>) -> (String, SagaSettings) {
     (name.to_owned(), settings)
 }
 
+/// The same step, changed.
+pub fn step_with(name: &str, change: impl FnOnce(&mut StepSettings)) -> StepSettings {
+    let mut step = saga_step(name);
+    change(&mut step);
+    step
+}
+
+/// The same saga, changed.
+pub fn saga_with(
+    name: &str,
+    steps: Vec<StepSettings>,
+    change: impl FnOnce(&mut SagaSettings),
+) -> (String, SagaSettings) {
+    let (name, mut settings) = saga(name, steps);
+    change(&mut settings);
+    (name, settings)
+}
+
 /// Rules with these scatters and sagas, and every queue that they name.
 pub fn steering_rules(
     version: u64,
@@ -245,6 +263,60 @@ impl World {
             format!("{undo}{step}{attempt} {}{detail}", line.what).trim().to_owned()
         };
         lines.into_iter().map(line).collect()
+    }
+
+    /// The worker of this queue.
+    #[track_caller]
+    pub fn worker(&mut self, queue: &str) -> ConsumerId {
+        if !self.workers.contains_key(queue) {
+            let consumer = self.attach(queue, 64);
+            self.workers.insert(queue.to_owned(), consumer);
+        }
+        self.workers[queue]
+    }
+
+    /// A queue's worker completes its next message: that message's id.
+    #[track_caller]
+    pub fn does(&mut self, queue: &str, result: &str) -> String {
+        let worker = self.worker(queue);
+        self.complete(worker, result)
+    }
+
+    /// A queue's worker fails on its next message.
+    #[track_caller]
+    pub fn fails(&mut self, queue: &str, reason: &str, retryable: bool) -> String {
+        let worker = self.worker(queue);
+        self.fail_next(worker, reason, retryable)
+    }
+
+    /// A queue's worker takes its next message.
+    #[track_caller]
+    pub fn takes(&mut self, queue: &str) -> Delivery {
+        let worker = self.worker(queue);
+        self.next(worker)
+    }
+
+    /// A queue's worker ends the lease of what it took.
+    #[track_caller]
+    pub fn ends(&mut self, queue: &str, delivery: &Delivery, verdict: Verdict) -> Result<(), SettleError> {
+        let worker = self.worker(queue);
+        self.settle(worker, delivery, verdict)
+    }
+
+    /// What a queue's worker would get next: id and payload.
+    #[track_caller]
+    pub fn shown(&mut self, queue: &str) -> Option<(String, String)> {
+        let worker = self.worker(queue);
+        let delivery = self.deliveries.get(&worker)?.front()?.clone();
+        let body = self.body(&delivery.body);
+        Some((part(&body, 1), part(&body, 5)))
+    }
+
+    /// A step of a saga, as it stands.
+    #[track_caller]
+    pub fn step_of(&self, name: &str, id: &str, step: &str) -> StepView {
+        let steps = self.broker.saga(name, id).expect("it is known").steps;
+        steps.into_iter().find(|view| view.name == step).expect("it has that step")
     }
 
     /// The next message of a queue, for a consumer made for it.
