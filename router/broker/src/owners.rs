@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::broker::Broker;
+use crate::command::{Command, DiskState};
 use crate::config::Durability;
 use crate::dead::shorten;
 use crate::effect::Output;
 use crate::hash::Plain;
-use crate::ids::{Millis, QueueId, Sequence};
+use crate::ids::{Millis, QueueId, Sequence, SubscriptionId};
 use crate::queue::{DELIVERED, Entry};
 use crate::record::{Record, Removal};
 
@@ -46,6 +47,15 @@ pub(crate) struct Departed {
     /// Whether somebody had it.
     pub(crate) delivered: bool,
     pub(crate) how: Left,
+}
+
+/// What a full disk keeps from gathers and sagas.
+#[derive(Debug)]
+pub(crate) enum Postponed {
+    /// A module answered.
+    Answer(Box<Command>),
+    /// A subscription ended.
+    Deaf(SubscriptionId),
 }
 
 /// Every owned message, and those that left and were not told of yet.
@@ -95,7 +105,8 @@ impl Broker {
     /// Tells owners what became of their messages; how durable what follows from it is.
     pub(crate) fn tell_owners(&mut self, now: Millis, output: &mut Output) -> Durability {
         let mut strongest = Durability::Memory;
-        while self.owners.any_departed() {
+        // Only what `memory` queues hold leaves its queue while the disk is full: its owner learns of it later.
+        while self.disk != DiskState::Full && self.owners.any_departed() {
             for departed in std::mem::take(&mut self.owners.departed) {
                 let durability = match self.owners.of(departed.sequence) {
                     Some(Owner::Gather(gather)) => self.gather_lost(now, gather, departed, output),
@@ -106,6 +117,24 @@ impl Broker {
             }
         }
         strongest
+    }
+
+    /// The disk takes records again: gathers and sagas are told what happened meanwhile.
+    pub(crate) fn catch_up(&mut self, now: Millis, output: &mut Output) {
+        for postponed in std::mem::take(&mut self.postponed) {
+            match postponed {
+                Postponed::Deaf(subscription) => self.listener_lost(now, subscription, output),
+                Postponed::Answer(command) => match *command {
+                    Command::Aggregated { gather, outcome, .. } => {
+                        self.aggregated(now, gather, outcome, output);
+                    }
+                    Command::Advised { saga, call, outcome } => {
+                        self.advised(now, saga, call, outcome, output);
+                    }
+                    _ => unreachable!("only answers of modules are postponed"),
+                },
+            }
+        }
     }
 
     /// Somebody answered without a lease; `certainly`: what only steps are answered with.

@@ -160,7 +160,7 @@ impl Broker {
                 }
                 // The outcome names the first copy: it must not be told before that is durable.
                 Some(Judged::Reply(replied)) => {
-                    strongest_other = strongest_other.max(self.reply_durability(*replied));
+                    strongest_other = strongest_other.max(self.reply_durability(replied));
                 }
                 Some(Judged::Duplicate(known)) => {
                     strongest_other = strongest_other.max(known.wait.durability);
@@ -252,7 +252,9 @@ impl Broker {
             DiskState::Plenty => None,
             DiskState::Low => publishes.then_some(PublishError::DiskLow),
             DiskState::Full => {
-                let journaled = acks.iter().any(|ack| self.queues.queue(ack.queue).journaled());
+                let journaled = acks.iter().any(|ack| {
+                    self.queues.queue(ack.queue).journaled() || self.owners.of(ack.sequence).is_some()
+                });
                 (publishes || journaled || self.out_of_numbers()).then_some(PublishError::DiskFull)
             }
         };

@@ -57,6 +57,8 @@ pub struct World {
     pub aggregates: VecDeque<Aggregate>,
     pub advice_wanted: VecDeque<Advise>,
     pub steered: BTreeMap<Ticket, Result<SagaState, SteerError>>,
+    /// Consumers that stand for the workers of a queue each.
+    pub workers: BTreeMap<String, ConsumerId>,
     pub events: Vec<Event>,
     pub windows: Vec<u64>,
     /// What the last calls yielded, in order, released or not: for a checker. Emptied by whoever reads it.
@@ -151,6 +153,7 @@ impl World {
             aggregates: VecDeque::new(),
             advice_wanted: VecDeque::new(),
             steered: BTreeMap::new(),
+            workers: BTreeMap::new(),
             events: Vec::new(),
             windows: Vec::new(),
             seen: Vec::new(),
@@ -267,6 +270,7 @@ impl World {
         self.passes.clear();
         self.aggregates.clear();
         self.advice_wanted.clear();
+        self.workers.clear();
         self.resume();
     }
 
