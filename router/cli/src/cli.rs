@@ -7,8 +7,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, completions, consume, demo, dlq, module, publish, queue, repair, request, respond, rules, serve,
-    subscribe, trace,
+    bench, completions, consume, demo, dlq, gather, module, publish, queue, repair, request, respond, rules,
+    saga, serve, subscribe, trace,
 };
 
 /// A durable message router over QUIC
@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Rules(rules::Args),
     Module(module::Args),
     Trace(trace::Args),
+    Gather(gather::Args),
+    Saga(saga::Args),
     Bench(bench::Args),
     Demo(demo::Args),
     Repair(repair::Args),
@@ -143,11 +145,20 @@ mod tests {
             "chaski rules rollback 3 --drop-state a",
             "chaski publish t x --trace",
             "chaski trace t x --key k -H a=b --priority 3",
+            "chaski gather list",
+            "chaski gather show q-1",
+            "chaski saga list --state parked",
+            "chaski saga show order/o-1",
+            "chaski saga retry order/o-1",
+            "chaski saga skip order/o-1 ship --payload p",
+            "chaski saga skip order/o-1 ship",
+            "chaski saga abort order/o-1 --no-compensation",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
         assert!(parse("chaski consume q --peek --filter a").is_err(), "what is only looked at is not judged");
         assert!(parse("chaski publish --ndjson f --trace").is_err(), "a trace is of one message");
+        assert!(parse("chaski saga list --state stuck").is_err(), "a saga is never in that state");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod demo;
 mod dlq;
 mod exec;
 mod failure;
+mod gather;
 mod human;
 mod input;
 mod message;
@@ -23,6 +24,7 @@ mod repair;
 mod request;
 mod respond;
 mod rules;
+mod saga;
 mod serve;
 mod status;
 mod stop;
@@ -82,6 +84,8 @@ async fn run(command: &Command, context: &Context) -> anyhow::Result<()> {
         Command::Rules(args) => rules::run(args, context).await,
         Command::Module(args) => module::run(args, context).await,
         Command::Trace(args) => trace::run(args, context).await,
+        Command::Gather(args) => gather::run(args, context).await,
+        Command::Saga(args) => saga::run(args, context).await,
         Command::Bench(args) => bench::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,

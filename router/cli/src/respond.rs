@@ -8,7 +8,8 @@ use crate::context::Context;
 /// Answers requests: runs a command for each, and replies with what it prints
 ///
 /// The command gets what it gets from `consume --exec`. Exit code 0 replies and acknowledges, 65 rejects the request with
-/// the last line of its stderr, anything else gives it back for another attempt.
+/// the last line of its stderr, anything else gives it back for another attempt. A saga's step completes with what the
+/// command prints, and fails with 65; CHASKI_HEADER_CHASKI_STEP and its like tell which step it is.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example:\n  chaski respond price --exec 'jq .amount'")]
 pub(crate) struct Args {

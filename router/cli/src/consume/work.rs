@@ -27,7 +27,7 @@ pub(crate) enum Task {
     Reject(String),
     /// Run a command, settle by its exit code.
     Run(String),
-    /// Run a command, and reply with what it prints.
+    /// Run a command, and reply with what it prints; of a saga's step that is its result.
     Respond(String),
 }
 
@@ -112,6 +112,10 @@ impl Handler {
             }
         };
         let (outcome, reason) = match ending {
+            Ending::Done(printed) if stdout == Stdout::Capture && delivery.step().is_some() => {
+                completed(sequence, delivery.complete(printed).await)?;
+                ("complete", None)
+            }
             Ending::Done(printed) if stdout == Stdout::Capture && delivery.head().reply_to.is_some() => {
                 replied(sequence, delivery.reply(printed).await.map(drop))?;
                 ("reply", None)
@@ -156,6 +160,17 @@ fn settled(sequence: u64, settled: Result<(), SettleError>) -> anyhow::Result<()
             Ok(())
         }
         settled => Ok(settled?),
+    }
+}
+
+fn completed(sequence: u64, completed: Result<(), SettleError>) -> anyhow::Result<()> {
+    match completed {
+        // One result that can't be sent (it is too large) is no reason to leave the other steps undone.
+        Err(SettleError::Refused(refusal)) => {
+            out::note(format!("#{sequence}: the result was refused ({}): {}", refusal.code, refusal.detail));
+            Ok(())
+        }
+        completed => settled(sequence, completed),
     }
 }
 
