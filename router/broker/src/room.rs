@@ -15,6 +15,7 @@ use crate::record::{Record, Removal};
 const EVICTIONS: usize = 1024;
 
 /// The room that a command finds.
+#[derive(Clone)]
 pub(crate) struct Room {
     disk: DiskState,
     /// What other parts of the same command take: by queue, messages and bytes; negative where acks make room.

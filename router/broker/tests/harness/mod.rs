@@ -52,7 +52,7 @@ pub struct World {
     /// Work that the broker asked for, and work that it didn't need.
     pub invoked: Vec<JobId>,
     pub spared: Vec<JobId>,
-    pub judged: BTreeMap<Ticket, bool>,
+    pub judged: BTreeMap<Ticket, JudgedOutcome>,
     /// Calls of modules that nobody answered yet.
     pub aggregates: VecDeque<Aggregate>,
     pub advice_wanted: VecDeque<Advise>,
@@ -450,8 +450,8 @@ impl World {
             }
             Effect::Invoke { job } => self.invoked.push(job),
             Effect::Spare { job } => self.spared.push(job),
-            Effect::Judged { ticket, taken } => {
-                self.judged.insert(ticket, taken);
+            Effect::Judged { ticket, outcome } => {
+                self.judged.insert(ticket, outcome);
             }
             Effect::RulesApplied { ticket, outcome } => {
                 self.applied.insert(ticket, outcome);
