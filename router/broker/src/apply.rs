@@ -39,6 +39,12 @@ pub enum ApplyError {
     /// A module that the rules don't name.
     #[error("it changes the state of module `{0}`, which the rules don't name")]
     UnknownModule(String),
+    /// A gather that there is none of, or that this can't happen to.
+    #[error("it names gather {0}, which it can't happen to")]
+    Gather(Sequence),
+    /// A saga that there is none of, or that this can't happen to.
+    #[error("it names saga {0}, which it can't happen to")]
+    Saga(Sequence),
     /// Rules that don't follow the current ones.
     #[error("rules version {found} follows version {current}")]
     Rules {
@@ -130,6 +136,8 @@ impl Broker {
                 self.states.drop_state(module);
                 Ok(())
             }
+            Record::Gather { gather, at, fact } => self.apply_gather(*gather, *at, fact),
+            Record::Saga { saga, at, fact } => self.apply_saga(*saga, *at, fact),
         }
     }
 
@@ -278,7 +286,7 @@ impl Broker {
         let totals = &mut self.queues.queue_mut(counted).totals;
         match cause {
             Removal::Dropped | Removal::Lost => totals.dropped += 1,
-            Removal::Purged | Removal::Cancelled => totals.removed += 1,
+            Removal::Purged | Removal::Cancelled | Removal::Withdrawn => totals.removed += 1,
             Removal::Rejudged => totals.redriven += 1,
         }
         Ok(())
@@ -304,6 +312,7 @@ impl Broker {
         queue.delayed -= u64::from(entry.state == State::Delayed);
         queue.leased -= u64::from(entry.state == State::Leased);
         if self.live {
+            self.owners.note(id, sequence, &entry);
             if entry.state == State::Leased {
                 if let Some(at) = queue.expires_at(sequence, &entry, stored) {
                     self.timers.unset(at, id, sequence);

@@ -24,6 +24,8 @@ pub struct Bindings {
     /// For each place the answer that names it alone: most topics reach one queue, and then nothing is allocated.
     alone: Vec<Targets>,
     nobody: Targets,
+    /// A pattern names the router's own topics.
+    reserved: bool,
 }
 
 impl Bindings {
@@ -37,6 +39,7 @@ impl Bindings {
             queues: Vec::new(),
             alone: Vec::new(),
             nobody: Targets::from([]),
+            reserved: false,
         }
     }
 
@@ -53,6 +56,7 @@ impl Bindings {
         self.queues.push(queue);
         self.alone.push(Targets::from([queue]));
         for pattern in patterns {
+            self.reserved |= pattern.starts_with('$');
             self.places.insert(pattern, place);
         }
     }
@@ -75,6 +79,11 @@ impl Bindings {
             [place] => self.alone[place as usize].clone(),
             _ => places.iter().map(|place| self.queues[*place as usize]).collect(),
         }
+    }
+
+    /// Whether a queue binds to topics of the router's own.
+    pub(crate) fn any_reserved(&self) -> bool {
+        self.reserved
     }
 
     /// The queue of this name, dead-letter queues included.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::apply::ApplyError;
 use crate::backoff::Random;
+use crate::begins::Begins;
 use crate::bindings::Bindings;
 use crate::codec::RecordError;
 use crate::command::{Command, DiskState, Operation};
@@ -14,16 +15,19 @@ use crate::config::{Durability, Rules, ShardLimits};
 use crate::consumers::Consumers;
 use crate::dedup::Dedup;
 use crate::effect::{Effect, Held, Output, Wait};
+use crate::gathers::Gathers;
 use crate::hash::HashKey;
 use crate::ids::{Lease, Millis, Position, QueueId, RulesVersion, Sequence};
 use crate::judging::Judging;
 use crate::message::Render;
 use crate::messages::Messages;
+use crate::owners::Owners;
 use crate::queue::{Kind, Queue};
 use crate::queues::{CHASKI, CHASKI_DLQ, Queues};
 use crate::record::{Move, Moves, Record};
 use crate::requests::{Owed, Requests};
 use crate::rules::{Drops, RulesEntry, chaski_settings};
+use crate::sagas::Sagas;
 use crate::states::States;
 use crate::subscriptions::Subscriptions;
 use crate::timers::Timers;
@@ -97,6 +101,8 @@ pub struct Broker {
     pub(crate) dedup: Dedup,
     pub(crate) transactions: Outcomes,
     pub(crate) states: States,
+    pub(crate) gathers: Gathers,
+    pub(crate) sagas: Sagas,
     // Volatile.
     /// Indexes and timers are kept: after `resume`.
     pub(crate) live: bool,
@@ -108,6 +114,12 @@ pub struct Broker {
     /// The record that reserved the last block.
     pub(crate) reserved_at: Position,
     pub(crate) bindings: Arc<Bindings>,
+    /// What messages begin, under the rules in force.
+    pub(crate) begins: Begins,
+    /// Whose messages of gathers and sagas are in queues.
+    pub(crate) owners: Owners,
+    /// Definitions of which a parked saga went on: their alarms are looked at.
+    pub(crate) unparked_sagas: Vec<Box<str>>,
     pub(crate) timers: Timers,
     pub(crate) consumers: Consumers,
     pub(crate) subscriptions: Subscriptions,
@@ -197,12 +209,17 @@ impl Broker {
             messages: Messages::default(),
             transactions: Outcomes::default(),
             states: States::default(),
+            gathers: Gathers::default(),
+            sagas: Sagas::default(),
             live: false,
             now: Millis(0),
             start: 0,
             surely_reserved: 0,
             reserved_at: Position(0),
             bindings: Arc::new(Bindings::new(RulesVersion(0), hash_key)),
+            begins: Begins::default(),
+            owners: Owners::default(),
+            unparked_sagas: Vec::new(),
             timers: Timers::default(),
             consumers: Consumers::default(),
             subscriptions: Subscriptions::new(hash_key),
@@ -234,6 +251,8 @@ impl Broker {
         self.position = position;
         self.dedup.expire(self.now, 4);
         self.expire_outcomes(self.now, 4);
+        self.expire_gathers(self.now, 4);
+        self.expire_sagas(self.now, 4);
         Ok(())
     }
 
@@ -258,12 +277,17 @@ impl Broker {
                 self.subscriptions.add(subscription, connection, &pattern);
             }
             Command::Taken { subscription, count } => self.subscriptions.taken(subscription, count),
-            Command::Unsubscribe { subscription } => self.subscriptions.remove(subscription),
+            Command::Unsubscribe { subscription } => {
+                self.subscriptions.remove(subscription);
+                self.listener_lost(now, subscription, output);
+            }
             Command::Disconnect { connection } => {
                 for slot in self.consumers.slots(|consumer| consumer.connection == connection) {
                     self.detach(now, slot, false, output);
                 }
-                self.subscriptions.disconnect(connection);
+                for subscription in self.subscriptions.disconnect(connection) {
+                    self.listener_lost(now, subscription, output);
+                }
             }
             Command::Shutdown => {
                 for slot in self.consumers.slots(|_| true) {
@@ -290,13 +314,9 @@ impl Broker {
             Command::Relocate { bodies } => self.relocate(bodies, output),
             Command::BodyLost { position } => self.body_lost(now, position, output),
             Command::Disk(disk) => self.disk(now, disk, output),
-            Command::Aggregated { .. } | Command::Advised { .. } => {}
-            Command::Steer { ticket, .. } => {
-                let outcome = Err(crate::effect::SteerError::UnknownSaga);
-                output
-                    .effects
-                    .push(Held { wait: Wait::NOTHING, effect: Effect::Steered { ticket, outcome } });
-            }
+            Command::Aggregated { gather, outcome, .. } => self.aggregated(now, gather, outcome, output),
+            Command::Advised { saga, call, outcome } => self.advised(now, saga, call, outcome, output),
+            Command::Steer { ticket, name, id, verb } => self.steer(now, ticket, (&name, &id), verb, output),
             Command::Announce { message } => self.announce(now, message, output),
             Command::Reserved { through } => self.surely_reserved = self.surely_reserved.max(through),
         }
@@ -354,6 +374,7 @@ impl Broker {
         // Dispatching may bury a message, which touches the dead-letter queue and may owe an answer; an answer touches queues.
         let (mut answers, mut next) = (ANSWER_BUDGET, 0);
         loop {
+            self.tell_owners(now, output);
             while answers > 0
                 && let Some(owed) = self.owed.pop_front()
             {
@@ -363,6 +384,9 @@ impl Broker {
             let Some(queue) = self.touched.get(next).copied() else { break };
             self.dispatch(now, queue, output);
             next += 1;
+        }
+        for name in std::mem::take(&mut self.unparked_sagas) {
+            self.calm_sagas(&name, output);
         }
         self.touched.clear();
         self.touched.append(&mut self.unfinished);

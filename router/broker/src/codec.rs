@@ -140,6 +140,52 @@ impl<'de, C> BorrowDecode<'de, C> for Message {
     }
 }
 
+/// A message that lies within a record's head, whole: gathers and sagas hold theirs in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept(pub Message);
+
+impl Encode for Kept {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (&self.0.fields, &self.0.body[..]).encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Kept {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (fields, body) = <(Fields, Vec<u8>)>::decode(decoder)?;
+        check_spans(&fields, &body).map_err(|_| DecodeError::Other("a field lies outside its message"))?;
+        Ok(Kept(Message { body: Bytes::from(body), fields }))
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Kept {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Kept::decode(decoder)
+    }
+}
+
+/// Bytes within a record's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload(pub Bytes);
+
+impl Encode for Payload {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0[..].encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Payload {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(Payload(Bytes::from(Vec::<u8>::decode(decoder)?)))
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Payload {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Payload::decode(decoder)
+    }
+}
+
 /// Nothing: the bytes follow the head.
 impl Encode for Raw {
     fn encode<E: Encoder>(&self, _: &mut E) -> Result<(), EncodeError> {

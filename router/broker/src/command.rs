@@ -261,6 +261,8 @@ pub enum DiskState {
 pub struct Publish {
     /// The stream that waits for the confirm; `None` for a datagram.
     pub publisher: Option<PublisherId>,
+    /// The connection that it came on: a reply to a gather is known by the lease that is held there.
+    pub connection: Option<ConnectionId>,
     /// The frame's number on that stream.
     pub number: u64,
     /// The rules under which `way` was found.

@@ -109,6 +109,16 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The scatter of this name.
+    pub(crate) fn scatter(&self, name: &str) -> Option<&Arc<ScatterSettings>> {
+        self.scatters.iter().find(|(known, _)| known == name).map(|(_, settings)| settings)
+    }
+
+    /// The saga of this name.
+    pub(crate) fn saga(&self, name: &str) -> Option<&Arc<SagaSettings>> {
+        self.sagas.iter().find(|(known, _)| known == name).map(|(_, settings)| settings)
+    }
+
     /// Whether this is a module of theirs.
     pub(crate) fn names(&self, module: &str) -> bool {
         self.modules.iter().any(|pin| pin.name == module)

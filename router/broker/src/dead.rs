@@ -5,10 +5,12 @@ use crate::effect::{Effect, Event, Held, Output, Wait};
 use crate::ids::{Millis, QueueId, Sequence};
 use crate::message::{DeadInfo, DeadReason, Status};
 use crate::messages::RequestName;
+use crate::owners::Left;
 use crate::queue::Kind;
 use crate::record::{Record, Removal};
 use crate::requests::Owed;
 use crate::timers::DROP_EVENT;
+use crate::views::SagaState;
 
 /// A consumer's reason is kept to this many bytes.
 const MAX_DETAIL: usize = 1024;
@@ -18,11 +20,11 @@ const DROP_EVENT_MS: u64 = 1000;
 /// Something that stays wrong until somebody looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// `dead_letters`.
+    /// `dead_letters`, or `saga_parked`.
     pub alarm: &'static str,
-    /// The queue.
+    /// The queue, or the saga's definition.
     pub queue: String,
-    /// Dead letters there.
+    /// Dead letters there, or parked sagas.
     pub count: u64,
 }
 
@@ -69,6 +71,8 @@ impl Broker {
             detail: shorten(detail).to_owned(),
             queue: Some(queue.name.to_string()),
             route: None,
+            scatter: None,
+            saga: None,
             module,
             digest,
             attempts: entry.attempts,
@@ -80,6 +84,7 @@ impl Broker {
         self.owe_rejection(sequence, told(reason, detail));
         let fits = self.make_room(now, dead, bytes, output);
         self.commit(Record::Dead { queue: id, sequence, info }, journaled, output);
+        self.owners.explain(sequence, || Left::Gone(format!("{}: {}", reason.name(), shorten(detail))));
         if !fits {
             let record = Record::Removed { queue: dead, cause: Removal::Dropped, sequences: vec![sequence] };
             self.commit(record, journaled, output);
@@ -92,6 +97,10 @@ impl Broker {
 
     /// If the message is a request, its requester gets `rejected` at the end of this command.
     pub(crate) fn owe_rejection(&mut self, sequence: Sequence, reason: &str) {
+        // A gather or saga learns of it as the message's owner.
+        if self.owners.of(sequence).is_some() {
+            return;
+        }
         if let Some(request) = self.messages.row(sequence).request() {
             self.owe_rejection_of(request.clone(), reason);
         }
@@ -155,16 +164,18 @@ impl Broker {
     /// The alarms that stand, by queue.
     pub fn alarms(&self) -> Vec<Alarm> {
         let standing = self.queues.by_name().filter(|queue| queue.alarm > 0);
-        standing
-            .filter_map(|queue| match queue.kind {
-                Kind::Ordinary { dead } => Some(Alarm {
-                    alarm: "dead_letters",
-                    queue: queue.name.to_string(),
-                    count: self.queues.queue(dead).len(),
-                }),
-                Kind::Dead { .. } => None,
-            })
-            .collect()
+        let parked = self.sagas.counts().filter(|(_, state, _)| *state == SagaState::Parked);
+        let parked =
+            parked.map(|(name, _, count)| Alarm { alarm: "saga_parked", queue: name.to_owned(), count });
+        let dead = standing.filter_map(|queue| match queue.kind {
+            Kind::Ordinary { dead } => Some(Alarm {
+                alarm: "dead_letters",
+                queue: queue.name.to_string(),
+                count: self.queues.queue(dead).len(),
+            }),
+            Kind::Dead { .. } => None,
+        });
+        dead.chain(parked).collect()
     }
 
     /// Messages that nobody processed are gone: an event tells so, at most once a second.

@@ -46,6 +46,14 @@ pub struct Wait {
 impl Wait {
     /// No wait.
     pub const NOTHING: Wait = Wait { position: Position(0), durability: Durability::Memory };
+
+    /// Both.
+    pub(crate) fn and(self, other: Wait) -> Wait {
+        Wait {
+            position: self.position.max(other.position),
+            durability: self.durability.max(other.durability),
+        }
+    }
 }
 
 /// What to do outside.
@@ -339,6 +347,13 @@ pub enum PublishError {
     DiskLow,
     /// Full disk; retry later.
     DiskFull,
+    /// It would begin a saga, which keeps no more than so many bytes.
+    SagaTooLarge {
+        /// The message's.
+        bytes: u64,
+        /// `saga_max_payload`.
+        limit: u64,
+    },
     /// Its filters came to no result, or a gather or saga can't begin now.
     Judge(JudgeError),
 }
@@ -409,6 +424,8 @@ pub enum SettleError {
     LeaseLost,
     /// Rejecting a dead letter.
     NotAllowed,
+    /// The saga that it answers keeps no more than so many bytes; the lease stands.
+    TooLarge,
     /// Full disk; the lease stands.
     DiskFull,
 }

@@ -9,7 +9,7 @@ use crate::message::DeadReason;
 use crate::publish::LEAST_WINDOW_MS;
 use crate::queue::{Index, SCHEDULED, State};
 use crate::settle::Return;
-use crate::timers::{DEADLINES, DROP_EVENT};
+use crate::timers::{DEADLINES, DROP_EVENT, GATHERS, SAGAS};
 
 /// Windows are tidied, and their real length told, at most once in this time.
 const TIDY_MS: u64 = 1000;
@@ -28,8 +28,10 @@ impl Broker {
         let shrunk = self.dedup.real_window_ms(self.now, self.wanted_window_ms) != self.window_told_ms;
         let shrunk = shrunk.then_some(self.tidy_from);
         let state = if self.disk == DiskState::Full { None } else { self.states.next_expiry() };
+        let ended = [self.gathers.next_expiry(), self.sagas.next_expiry()];
         let windows = [self.dedup.next_expiry(), self.requests.next_expiry(), outcome, shrunk, state];
-        let tidy = windows.into_iter().flatten().min().map(|at| at.max(self.tidy_from));
+        let windows = windows.into_iter().chain(ended);
+        let tidy = windows.flatten().min().map(|at| at.max(self.tidy_from));
         // A window that is too short changes by itself, and is told.
         let watch = self.dedup.forgot().then_some(self.tidy_from);
         timer.into_iter().chain(tidy).chain(watch).min()
@@ -45,6 +47,8 @@ impl Broker {
             let Some((queue, sequence)) = self.timers.pop(now) else { break };
             budget -= 1;
             match sequence {
+                number if queue == GATHERS => self.gather_timeout(now, number, output),
+                number if queue == SAGAS => self.saga_due(now, number, output),
                 DEADLINES => budget = self.end_leases(now, queue, budget, output),
                 DROP_EVENT => self.tell_dropped(now, queue, output),
                 sequence => self.look_at(now, queue, sequence, output),
@@ -54,7 +58,9 @@ impl Broker {
             let left = TIMEOUT_BUDGET;
             let done = self.dedup.expire(now, left)
                 + self.requests.expire(now, left)
-                + self.expire_outcomes(now, left);
+                + self.expire_outcomes(now, left)
+                + self.expire_gathers(now, left)
+                + self.expire_sagas(now, left);
             let more = self.disk != DiskState::Full && self.expire_states(now, output);
             // What the budget left over is due at once.
             self.tidy_from = if done >= left || more { now } else { now.after(TIDY_MS) };

@@ -3,6 +3,7 @@
 
 use smallvec::SmallVec;
 
+use crate::begins::Begin;
 use crate::broker::Broker;
 use crate::command::Targets;
 use crate::config::Durability;
@@ -73,6 +74,8 @@ pub(crate) struct Sorted {
     pub(crate) answers: Option<u128>,
     results: Vec<Routed>,
     letters: Vec<Letter>,
+    /// Sagas under way, or remembered, that a result would have begun.
+    joins: SmallVec<[Sequence; 1]>,
     dropped: u32,
     stateful: bool,
 }
@@ -82,18 +85,25 @@ struct Routed {
     message: Message,
     targets: Targets,
     subscriptions: SmallVec<[SubscriptionId; 4]>,
+    /// Gathers and sagas that it begins.
+    begins: SmallVec<[Begin; 1]>,
+}
+
+impl Routed {
+    fn takers(&self) -> usize {
+        self.targets.len() + self.subscriptions.len() + self.begins.len()
+    }
 }
 
 impl Sorted {
-    /// Copies that queues and subscriptions take.
+    /// Copies that queues, subscriptions, scatters and sagas take.
     pub(crate) fn routed(&self) -> u32 {
-        self.results.iter().map(|result| result.targets.len() + result.subscriptions.len()).sum::<usize>()
-            as u32
+        self.results.iter().map(Routed::takers).sum::<usize>() as u32
     }
 
     /// Whether nobody gets anything, and nothing of it is kept or was dropped.
     pub(crate) fn is_lost(&self) -> bool {
-        self.results.is_empty() && self.letters.is_empty() && self.dropped == 0
+        self.results.is_empty() && self.letters.is_empty() && self.joins.is_empty() && self.dropped == 0
     }
 
     /// Queues that take results.
@@ -111,13 +121,13 @@ impl Broker {
         asked: Option<Asked>,
         room: &mut Room,
     ) -> Result<Sorted, PublishError> {
-        let Offer { hash, rules, message, mandatory } = offer;
+        let Offer { hash, rules, message, mandatory, .. } = offer;
         let moved_to = asked.as_ref().and_then(|request| request.moved_to.as_deref());
         let mut sorted =
             self.sort(Some(rules), filtered, moved_to.map(|reply_to| (message.topic(), reply_to)));
         sorted.hash = Some(hash);
         sorted.answers = asked.map(|request| request.hash);
-        if sorted.routed() == 0 {
+        if sorted.routed() == 0 && sorted.joins.is_empty() {
             let asks = message.fields.reply_to.is_some();
             if asks && sorted.letters.is_empty() {
                 return Err(PublishError::NoResponders);
@@ -135,6 +145,12 @@ impl Broker {
         let numbered = !sorted.letters.is_empty() || sorted.targets().next().is_some();
         self.check_disk(self.strongest_of(sorted), numbered, room)?;
         for result in &sorted.results {
+            for begin in &result.begins {
+                match begin {
+                    Begin::Gather(scatter) => self.check_gather(&scatter.settings, &result.message)?,
+                    Begin::Saga(_, settings) => self.check_saga(settings, &result.message)?,
+                }
+            }
             self.check_room(&result.targets, result.message.body.len() as u64, room)?;
         }
         Ok(())
@@ -154,10 +170,12 @@ impl Broker {
             answers: None,
             results: Vec::with_capacity(results.len()),
             letters: dead.into_iter().filter_map(|stillborn| self.letter(stillborn)).collect(),
+            joins: SmallVec::new(),
             dropped,
             stateful,
         };
         for Outgoing { message, targets, subscriptions, unroutable } in results {
+            let whole = subscriptions;
             let moved_to = moved.filter(|(topic, _)| *topic == message.topic()).map(|(_, to)| to);
             let (targets, subscriptions) = match moved_to {
                 Some(to) if subscriptions => {
@@ -171,8 +189,10 @@ impl Broker {
                     (self.still_there(rules, targets), who)
                 }
             };
-            if !targets.is_empty() || !subscriptions.is_empty() {
-                sorted.results.push(Routed { message, targets, subscriptions });
+            let begins = if whole { self.begins_of(&message, &mut sorted.joins) } else { SmallVec::new() };
+            let routed = Routed { message, targets, subscriptions, begins };
+            if routed.takers() > 0 {
+                sorted.results.push(routed);
             } else if let Some(unroutable) = unroutable {
                 let Stillborn { message, info, .. } = *unroutable;
                 sorted.letters.push(Letter::of_no_queue(message, info));
@@ -186,7 +206,34 @@ impl Broker {
         let mut queues: SmallVec<[QueueId; 8]> = sorted.targets().collect();
         queues.extend(sorted.letters.iter().map(|letter| letter.letters));
         let state = if sorted.stateful { Durability::Fsync } else { Durability::Memory };
-        self.strongest(&queues).max(state)
+        let begins = sorted.results.iter().flat_map(|result| &result.begins).map(|begin| match begin {
+            Begin::Gather(scatter) => scatter.settings.durability,
+            Begin::Saga(..) => Durability::Fsync,
+        });
+        let joined = sorted.joins.iter().map(|_| Durability::Fsync);
+        begins.chain(joined).fold(self.strongest(&queues).max(state), Durability::max)
+    }
+
+    /// What a message begins; sagas that it began before are joined.
+    fn begins_of(&self, message: &Message, joins: &mut SmallVec<[Sequence; 1]>) -> SmallVec<[Begin; 1]> {
+        let mut begins = SmallVec::new();
+        for begin in self.begins.of(message.topic()) {
+            match begin {
+                Begin::Gather(scatter) => {
+                    if self.somebody_to_ask(scatter) {
+                        begins.push(begin.clone());
+                    }
+                }
+                Begin::Saga(name, _) => {
+                    let id = String::from_utf8_lossy(message.id());
+                    match self.sagas.find(self.hash_key, name, &id) {
+                        Some(saga) => joins.push(saga),
+                        None => begins.push(begin.clone()),
+                    }
+                }
+            }
+        }
+        begins
     }
 
     /// Does it: results, letters, and the id of the message that was published (`None`: a dead letter that comes back).
@@ -199,7 +246,19 @@ impl Broker {
     ) -> (Confirmation, Wait) {
         let routed = sorted.routed();
         let (dropped, rejected) = (sorted.dropped, sorted.letters.len() as u32);
+        for saga in &sorted.joins {
+            if let Some(message) = published {
+                self.repeat_saga(now, *saga, message, output);
+            }
+        }
         if routed == 0 && rejected == 0 && !sorted.stateful {
+            if let Some(saga) = sorted.joins.first() {
+                let wait = self.numbered(self.position, Durability::Fsync);
+                return (
+                    Confirmation { sequence: Some(*saga), duplicate: true, ..Confirmation::default() },
+                    wait,
+                );
+            }
             return (Confirmation { dropped, ..Confirmation::default() }, Wait::NOTHING);
         }
         let durability = self.strongest_of(&sorted);
@@ -213,7 +272,7 @@ impl Broker {
             self.track_request(now, hash, message, window_ms);
         }
         let mut first = Sequence(0);
-        for Routed { message, targets, subscriptions } in sorted.results {
+        for Routed { message, targets, subscriptions, begins } in sorted.results {
             let (sequence, own) = self.put(now, &message, targets, None, output);
             if first.0 == 0 {
                 first = sequence;
@@ -221,6 +280,15 @@ impl Broker {
             let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
             for subscription in subscriptions {
                 self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+            }
+            for begin in begins {
+                let number = match begin {
+                    Begin::Gather(scatter) => self.begin_gather(now, &scatter, &message, output),
+                    Begin::Saga(name, _) => self.begin_saga(now, &name, &message, output),
+                };
+                if first.0 == 0 {
+                    first = number;
+                }
             }
         }
         let request = published.and_then(RequestName::of);

@@ -26,6 +26,11 @@ impl HashKey {
         self.pair(2, reply_to, request)
     }
 
+    /// Names a saga by (definition, id).
+    pub(crate) fn saga(self, name: &[u8], id: &[u8]) -> u128 {
+        self.pair(3, name, id)
+    }
+
     /// Finds a message by its id alone.
     pub(crate) fn id(self, id: &[u8]) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.0, self.1);

@@ -16,6 +16,13 @@ mod views;
 
 mod broker;
 
+mod begins;
+mod coordinating;
+mod gathering;
+mod owners;
+mod steering;
+mod viewing;
+
 mod apply;
 mod dead;
 mod deliver;
@@ -32,14 +39,20 @@ mod settle;
 mod snapshot;
 mod states;
 mod stats;
+mod steering_image;
 mod stillborn;
 mod transactions;
 
 mod consumers;
+mod gather;
+mod gathers;
 mod keys;
 mod messages;
 mod queue;
 mod queues;
+mod saga;
+mod saga_table;
+mod sagas;
 mod subscriptions;
 
 mod backoff;
@@ -57,12 +70,13 @@ mod trie;
 pub use apply::ApplyError;
 pub use bindings::Bindings;
 pub use broker::{Broker, ReplayError};
-pub use codec::{RecordError, body_of};
+pub use codec::{Kept, Payload, RecordError, body_of};
 pub use command::*;
 pub use config::*;
 pub use dead::Alarm;
 pub use effect::*;
 pub use filtered::{Filtered, Outgoing, Stillborn, Way};
+pub use gather::{GatherFact, Outcome};
 pub use ids::*;
 pub use judging::JudgeError;
 pub use message::*;
@@ -70,6 +84,7 @@ pub use module_state::ModuleState;
 pub use queue::Totals;
 pub use record::{Move, Moves, Raw, Record, Removal};
 pub use rules::{FILE_AUTHOR, RulesEntry};
+pub use saga::{Answer, End, SagaFact};
 pub use saga_settings::*;
 pub use scatter_settings::*;
 pub use snapshot::{Restore, RestoreError, Snapshot};

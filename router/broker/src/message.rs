@@ -7,6 +7,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use crate::ids::{Millis, Sequence};
+use crate::views::{SagaState, StepOutcome, TimelineView};
 
 /// A run of bytes inside a message's block.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -73,6 +74,14 @@ impl Message {
         self.fields.reply_to.map(|span| self.bytes(span))
     }
 
+    /// The same without its payload.
+    pub(crate) fn head_only(&self) -> Message {
+        let fields = self.fields;
+        let named = [Some(fields.topic), Some(fields.id), fields.key, fields.reply_to, fields.correlation_id];
+        let end = named.into_iter().flatten().map(|span| span.start + span.len).max().unwrap_or(0);
+        Message { body: Bytes::copy_from_slice(&self.body[..end as usize]), fields }
+    }
+
     /// The correlation id's bytes.
     pub fn correlation_id(&self) -> Option<&[u8]> {
         self.fields.correlation_id.map(|span| self.bytes(span))
@@ -88,6 +97,10 @@ pub enum Status {
     Failed,
     /// The request was answered before, and the reply is no longer kept.
     ReplyLost,
+    /// A gather's time was over, or nobody was left to answer, with too few replies.
+    Timeout,
+    /// A gather's aggregator failed.
+    AggregationFailed,
 }
 
 /// A status for a requester, to be rendered as a message: topic `reply_to`, correlation id `request_id`, no payload, id
@@ -108,8 +121,142 @@ pub struct StatusReply<'a> {
     pub now: Millis,
 }
 
-/// Makes a message of a status. Pure: the same status always yields the same block.
-pub type Render = fn(StatusReply<'_>) -> Message;
+/// A message that the broker itself sends, to be rendered.
+#[derive(Debug)]
+pub enum Own<'a> {
+    /// A status for a requester.
+    Status(StatusReply<'a>),
+    /// A gather's request to its recipients.
+    Asked(AskedMessage<'a>),
+    /// A gather's answer.
+    Answer(AnswerMessage<'a>),
+    /// A saga's step, or its compensation.
+    Step(StepMessage<'a>),
+    /// A saga's outcome, for who began it.
+    Outcome(OutcomeMessage<'a>),
+    /// What a saga just did, for whoever watches it.
+    Progress(ProgressMessage<'a>),
+}
+
+/// Makes a message. Pure: the same input always yields the same block.
+pub type Render = fn(Own<'_>) -> Message;
+
+/// The message that began a gather, as its recipients get it: the same but for what is named here.
+#[derive(Debug)]
+pub struct AskedMessage<'a> {
+    /// The message.
+    pub request: &'a Message,
+    /// Where replies go.
+    pub reply_to: &'a str,
+    /// Its priority, if another.
+    pub priority: Option<u8>,
+    /// Its time to live, if another.
+    pub ttl_ms: Option<u64>,
+}
+
+/// What an aggregator made, as a message: topic `reply_to`, correlation id `request_id`, id unique by `sequence`.
+#[derive(Debug)]
+pub struct AnswerMessage<'a> {
+    /// The topic that it goes to.
+    pub reply_to: &'a str,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// Headers of the aggregator's.
+    pub headers: &'a [(String, String)],
+    /// The body.
+    pub payload: &'a [u8],
+    /// Whether every recipient has answered.
+    pub complete: bool,
+    /// Recipients.
+    pub asked: u32,
+    /// Those that answered.
+    pub answered: u32,
+    /// Those that failed.
+    pub failed: u32,
+    /// The number drawn for this message.
+    pub sequence: Sequence,
+    /// When.
+    pub now: Millis,
+}
+
+/// One attempt at a step or at its compensation.
+#[derive(Debug)]
+pub struct StepMessage<'a> {
+    /// The topic: the queue's name.
+    pub queue: &'a str,
+    /// The saga's definition.
+    pub name: &'a str,
+    /// The saga's id.
+    pub id: &'a str,
+    /// The step.
+    pub step: &'a str,
+    /// From 1.
+    pub attempt: u32,
+    /// For a compensation: how the step ended.
+    pub undo: Option<StepOutcome>,
+    /// What it carries.
+    pub payload: StepContent<'a>,
+    /// The message that began the saga.
+    pub input: &'a Message,
+    /// When.
+    pub now: Millis,
+}
+
+/// What a step's message carries.
+#[derive(Debug)]
+pub enum StepContent<'a> {
+    /// `{"input": …, "results": {"STEP": …}}`, and for a compensation `failed: {step, reason}`.
+    All {
+        /// Results of the steps before it, in the definition's order.
+        results: Vec<(&'a str, &'a Bytes)>,
+        /// The step that failed (empty: none in particular), and why.
+        failed: Option<(&'a str, &'a str)>,
+    },
+    /// The payload of the message that began the saga.
+    Input,
+    /// These bytes.
+    Bytes(&'a Bytes),
+}
+
+/// A saga's outcome: topic `reply_to`, correlation id the saga's id, payload `{saga, state, results, failed, compensated}`.
+#[derive(Debug)]
+pub struct OutcomeMessage<'a> {
+    /// The topic that it goes to.
+    pub reply_to: &'a str,
+    /// The saga's definition.
+    pub name: &'a str,
+    /// The saga's id.
+    pub id: &'a str,
+    /// How it ended.
+    pub state: SagaState,
+    /// What its steps answered, in the definition's order.
+    pub results: Vec<(&'a str, &'a Bytes)>,
+    /// The step that failed (empty: none in particular), and why.
+    pub failed: Option<(&'a str, &'a str)>,
+    /// Steps that were undone.
+    pub compensated: Vec<&'a str>,
+    /// The number drawn for this message.
+    pub sequence: Sequence,
+    /// When.
+    pub now: Millis,
+}
+
+/// One line of a saga's timeline, as a message on `$chaski.saga.NAME.ID`.
+#[derive(Debug)]
+pub struct ProgressMessage<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The saga's definition.
+    pub name: &'a str,
+    /// The saga's id.
+    pub id: &'a str,
+    /// Where it stands.
+    pub state: SagaState,
+    /// What happened.
+    pub line: &'a TimelineView,
+    /// The number drawn for this message.
+    pub sequence: Sequence,
+}
 
 /// Why a message is a dead letter: a closed set, named as in DESIGN section 3.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -164,7 +311,7 @@ impl DeadReason {
     }
 }
 
-/// What a dead letter's `chaski-dead-*` headers say. `-scatter` and `-saga` come with gathers and sagas.
+/// What a dead letter's `chaski-dead-*` headers say.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DeadInfo {
     /// Why.
@@ -175,6 +322,10 @@ pub struct DeadInfo {
     pub queue: Option<String>,
     /// The route that it died on.
     pub route: Option<String>,
+    /// The scatter that it belongs to.
+    pub scatter: Option<String>,
+    /// The saga that it belongs to, as `NAME/ID`.
+    pub saga: Option<String>,
     /// The module that rejected it or failed on it.
     pub module: Option<String>,
     /// That module's binary, as `sha256:HEX`.
@@ -188,9 +339,26 @@ pub struct DeadInfo {
 }
 
 impl DeadInfo {
+    /// One about nothing yet, of a message that no queue had.
+    pub(crate) fn at(now: Millis) -> DeadInfo {
+        DeadInfo {
+            reason: DeadReason::Unroutable,
+            detail: String::new(),
+            queue: None,
+            route: None,
+            scatter: None,
+            saga: None,
+            module: None,
+            digest: None,
+            attempts: 0,
+            first_at: now,
+            last_at: now,
+        }
+    }
+
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
-        let texts = [&self.queue, &self.route, &self.module, &self.digest];
+        let texts = [&self.queue, &self.route, &self.scatter, &self.saga, &self.module, &self.digest];
         48 + self.detail.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
     }
 }

@@ -4,11 +4,12 @@
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
-use crate::command::{Publish, Targets};
+use crate::command::{DiskState, Publish, Targets};
 use crate::config::Durability;
 use crate::dedup::Entry as Remembered;
 use crate::effect::{Confirmation, Effect, Held, Output, PublishError, Wait};
-use crate::filtered::{Sorted, Way};
+use crate::filtered::{Filtered, Outgoing, Sorted, Way};
+use crate::gathering::{Replied, Sender};
 use crate::ids::{Millis, Position, PublisherId, QueueId, RulesVersion, Sequence, SubscriptionId};
 use crate::message::Message;
 use crate::record::Record;
@@ -26,6 +27,7 @@ pub(crate) struct Offer<'a> {
     pub(crate) rules: RulesVersion,
     pub(crate) message: &'a Message,
     pub(crate) mandatory: bool,
+    pub(crate) sender: Sender<'a>,
 }
 
 /// What is to become of a publish that is not refused.
@@ -36,8 +38,10 @@ pub(crate) enum Judged {
     Late,
     /// It is to be done.
     New(Plan),
-    /// What filters made of it is to be done.
+    /// What filters made of it, or what it begins, is to be done.
     Filtered(Box<Sorted>),
+    /// It replies to a gather's request.
+    Reply(Replied),
 }
 
 /// A publish that may be done.
@@ -48,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) subscriptions: SmallVec<[SubscriptionId; 4]>,
     /// The request that this is the first reply to.
     pub(crate) answers: Option<u128>,
+    /// What subscriptions wait for, beside the message itself.
+    pub(crate) after: Wait,
 }
 
 impl Broker {
@@ -75,8 +81,9 @@ impl Broker {
         mut room: Room,
         output: &mut Output,
     ) -> (Result<Confirmation, PublishError>, Wait) {
-        let Publish { rules, mandatory, message, way, .. } = publish;
-        let offer = Offer { hash, rules, message: &message, mandatory };
+        let Publish { rules, mandatory, message, way, connection, .. } = publish;
+        let sender = Sender::Connection(connection);
+        let offer = Offer { hash, rules, message: &message, mandatory, sender };
         match self.judge(now, offer, way, &mut room) {
             Ok(judged) => {
                 let (confirmation, wait) = self.perform(now, message, judged, output);
@@ -94,7 +101,13 @@ impl Broker {
         way: Way,
         room: &mut Room,
     ) -> Result<Judged, PublishError> {
-        let Offer { hash, rules, message, mandatory } = offer;
+        let Offer { hash, rules, message, mandatory, sender } = offer;
+        if let Some(replied) = self.replied(message, sender) {
+            if room.disk() == DiskState::Full || self.out_of_numbers() {
+                return Err(PublishError::DiskFull);
+            }
+            return Ok(Judged::Reply(replied));
+        }
         if let Some(known) = self.dedup.check(hash, now) {
             return Ok(Judged::Duplicate(known));
         }
@@ -103,6 +116,13 @@ impl Broker {
             return Ok(Judged::Late);
         }
         let targets = match way {
+            Way::Direct(targets) if !self.begins.of(message.topic()).is_empty() => {
+                let message = message.clone();
+                let result = Outgoing { message, targets, subscriptions: true, unroutable: None };
+                let filtered = Filtered { results: vec![result], ..Filtered::default() };
+                let sorted = self.judge_filtered(offer, filtered, asked, room)?;
+                return Ok(Judged::Filtered(Box::new(sorted)));
+            }
             Way::Direct(targets) => targets,
             Way::Filtered(filtered) => {
                 let sorted = self.judge_filtered(offer, *filtered, asked, room)?;
@@ -163,6 +183,10 @@ impl Broker {
                 self.requests.late += 1;
                 (Confirmation::default(), Wait::NOTHING)
             }
+            Judged::Reply(replied) => match self.take_reply(now, replied, message, output) {
+                Some(wait) => (Confirmation { routed: 1, ..Confirmation::default() }, wait),
+                None => (Confirmation::default(), Wait::NOTHING),
+            },
             // Another part of the same transaction answered it.
             Judged::New(plan) if plan.answers.is_some_and(|hash| self.requests.is_answered(hash)) => {
                 self.requests.late += 1;
@@ -212,13 +236,25 @@ impl Broker {
     pub(crate) fn resolve(&self, topic: &str) -> Plan {
         let mut subscriptions = SmallVec::new();
         self.subscriptions.matching(topic, |id| subscriptions.push(id));
-        Plan { hash: None, targets: self.bindings.resolve(topic), subscriptions, answers: None }
+        Plan {
+            hash: None,
+            targets: self.bindings.resolve(topic),
+            subscriptions,
+            answers: None,
+            after: Wait::NOTHING,
+        }
     }
 
     /// The targets that a session resolved, without those that are gone, and the subscriptions.
     fn targets(&self, rules: RulesVersion, message: &Message, targets: Targets) -> Plan {
         let subscriptions = self.subscribers(message);
-        Plan { hash: None, targets: self.still_there(Some(rules), targets), subscriptions, answers: None }
+        Plan {
+            hash: None,
+            targets: self.still_there(Some(rules), targets),
+            subscriptions,
+            answers: None,
+            after: Wait::NOTHING,
+        }
     }
 
     /// The subscriptions of the message's topic.
@@ -262,6 +298,7 @@ impl Broker {
             self.track_request(now, hash, &message, window_ms);
         }
         let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
+        let wait = wait.and(plan.after);
         for subscription in plan.subscriptions {
             self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
         }

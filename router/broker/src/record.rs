@@ -8,8 +8,10 @@ use smallvec::SmallVec;
 use crate::command::Targets;
 use crate::config::{Durability, Rules};
 use crate::effect::Confirmation;
+use crate::gather::GatherFact;
 use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
 use crate::message::{DeadInfo, Message};
+use crate::saga::SagaFact;
 use crate::states::StateWrite;
 
 /// One fact. What few records carry is boxed: it is `Published` that counts.
@@ -176,6 +178,24 @@ pub enum Record {
         /// The module's name.
         module: String,
     },
+    /// Something happened to a gather.
+    Gather {
+        /// Which.
+        gather: Sequence,
+        /// When.
+        at: Millis,
+        /// What.
+        fact: Box<GatherFact>,
+    },
+    /// Something happened to a saga.
+    Saga {
+        /// Which.
+        saga: Sequence,
+        /// When.
+        at: Millis,
+        /// What.
+        fact: Box<SagaFact>,
+    },
 }
 
 /// Why messages were removed.
@@ -191,6 +211,8 @@ pub enum Removal {
     Lost,
     /// Filters judged a dead letter again: what they made of it is stored in its stead.
     Rejudged,
+    /// The gather or saga that sent it waits for it no longer.
+    Withdrawn,
 }
 
 /// One step of one message in one queue.

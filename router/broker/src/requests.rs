@@ -9,7 +9,7 @@ use crate::dedup::Entry as Remembered;
 use crate::effect::{Output, Wait};
 use crate::hash::{HashKey, Plain};
 use crate::ids::{Millis, Sequence};
-use crate::message::{Message, Status, StatusReply};
+use crate::message::{Message, Own, Status, StatusReply};
 use crate::messages::RequestName;
 
 /// Bytes that a tracked request costs beside its texts and its reply.
@@ -186,9 +186,15 @@ impl Broker {
         known: Remembered,
         output: &mut Output,
     ) {
+        let hash = self.hash_key.message(message.topic(), message.id());
+        if self.repeat_gather(now, message, hash, known.sequence, output) {
+            return;
+        }
+        if self.repeated_saga(now, message, known.sequence, output) {
+            return;
+        }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let reply_to = text(message.reply_to().expect("a request has a reply_to"));
-        let hash = self.hash_key.message(message.topic(), message.id());
         if let Some(tracked) = self.requests.get(now, hash) {
             if !tracked.answered {
                 self.requests.move_to(hash, reply_to, &self.rules.limits);
@@ -236,7 +242,7 @@ impl Broker {
         wait
     }
 
-    fn say(
+    pub(crate) fn say(
         &mut self,
         now: Millis,
         request: &RequestName,
@@ -250,7 +256,8 @@ impl Broker {
         }
         let sequence = Sequence(self.draw(output));
         let request_id = &request.id;
-        let answer = (self.render)(StatusReply { reply_to, request_id, status, reason, sequence, now });
+        let answer =
+            (self.render)(Own::Status(StatusReply { reply_to, request_id, status, reason, sequence, now }));
         let plan = self.resolve(reply_to);
         let wait = self.store_own(now, answer.clone(), plan, output);
         Some((answer, wait))

@@ -24,6 +24,8 @@ impl Broker {
         self.live = true;
         self.bind();
         self.recount_alarms();
+        self.resume_gathers(now, output);
+        self.resume_sagas(now, output);
         for (id, sequence) in worn_out {
             self.bury(
                 now,

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::apply::ApplyError;
+use crate::begins::Begins;
 use crate::bindings::Bindings;
 use crate::broker::Broker;
 use crate::config::{Durability, ModulePin, OnPoison, Ordering, Overflow, QueueSettings, Rules, ShardLimits};
 use crate::effect::{Effect, Held, Output, RulesRefused, Wait};
+use crate::gather::{Phase, Stand};
 use crate::ids::{Millis, QueueId, RulesVersion, Sequence, Ticket};
 use crate::publish::LEAST_WINDOW_MS;
 use crate::queue::{Kind, Queue};
@@ -79,6 +81,7 @@ impl Broker {
                 return Err(RulesRefused::NotEmpty { queue: queue.name.to_string(), messages });
             }
         }
+        self.check_needed(&kept)?;
         for (module, state) in self.states.iter() {
             if !rules.names(module) && !drops.states.iter().any(|name| name == module) {
                 return Err(RulesRefused::StateNotEmpty { module: module.to_owned(), bytes: state.bytes() });
@@ -95,6 +98,30 @@ impl Broker {
             let held = queue.len() + self.queues.queue(dead).len();
             if settings.durability != queue.settings.durability && held > 0 {
                 return Err(in_use("durability"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues that gathers and sagas under way send to can't go.
+    fn check_needed(&self, kept: &BTreeSet<&str>) -> Result<(), RulesRefused> {
+        let gone = |name: &str| !kept.contains(name) && self.queues.id(name).is_some();
+        if !self.queues.by_name().any(|queue| !queue.is_dead() && gone(&queue.name)) {
+            return Ok(());
+        }
+        for (_, gather) in self.gathers.rows().iter().filter(|(_, gather)| gather.phase == Phase::Open) {
+            let asked =
+                gather.recipients.iter().filter(|one| one.queue.is_some() && one.stand == Stand::Asked);
+            if let Some(one) = asked.into_iter().find(|one| gone(&one.name)) {
+                let (queue, by) = (one.name.to_string(), gather.scatter.to_string());
+                return Err(RulesRefused::Needed { queue, by });
+            }
+        }
+        for (_, saga) in self.sagas.rows().iter().filter(|(_, saga)| !saga.phase.is_over()) {
+            let steps = saga.settings.steps.iter();
+            let mut queues = steps.flat_map(|step| [Some(&step.queue), step.compensate.as_ref()]).flatten();
+            if let Some(queue) = queues.find(|queue| gone(queue)) {
+                return Err(RulesRefused::Needed { queue: queue.clone(), by: saga.name.to_string() });
             }
         }
         Ok(())
@@ -241,6 +268,7 @@ impl Broker {
             let id = self.queues.id(name).expect("the rules' queues exist");
             bindings.bind(id, &settings.bind);
         }
+        self.begins = Begins::new(self.hash_key, &self.rules, &bindings);
         self.bindings = Arc::new(bindings);
     }
 }

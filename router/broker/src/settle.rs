@@ -7,6 +7,7 @@ use crate::dead::Death;
 use crate::effect::{Effect, Held, Output, SettleError, Wait};
 use crate::ids::{ConsumerId, Lease, Millis, QueueId, Sequence};
 use crate::message::{DeadReason, Status};
+use crate::owners::{Left, Owner};
 use crate::record::Move;
 use crate::requests::Owed;
 
@@ -42,10 +43,17 @@ impl Broker {
         let consumer = self.consumers.consumer_mut(slot);
         let id = consumer.queue;
         if consumer.holding(lease).is_none_or(|holding| holding.sequence != sequence) {
+            self.ignore_answer(sequence, matches!(verdict, Verdict::Complete { .. }));
             return Err(SettleError::LeaseLost);
         }
-        if self.disk_full_for(id) {
+        let owner = self.owners.of(sequence).filter(|_| !self.queues.queue(id).is_dead());
+        if self.disk_full_for(id) || (owner.is_some() && self.disk == DiskState::Full) {
             return Err(SettleError::DiskFull);
+        }
+        if let (Some(Owner::Saga(saga)), Verdict::Complete { payload }) = (owner, &verdict)
+            && !self.result_fits(saga, payload.len())
+        {
+            return Err(SettleError::TooLarge);
         }
         let queue = self.queues.queue(id);
         let deadly =
@@ -56,7 +64,20 @@ impl Broker {
         let mut durability = queue.settings.durability;
         self.consumers.consumer_mut(slot).drop_lease(lease, sequence);
         match verdict {
-            Verdict::Ack | Verdict::Complete { .. } => self.ack(now, id, sequence, output),
+            Verdict::Ack => self.ack(now, id, sequence, output),
+            Verdict::Complete { payload } => {
+                self.ack(now, id, sequence, output);
+                self.owners.explain(sequence, || Left::Acked(payload));
+            }
+            // To its owner that is an answer: there is no dead letter.
+            Verdict::Reject { reason } if owner.is_some() => {
+                self.ack(now, id, sequence, output);
+                self.owners.explain(sequence, || Left::failed(&reason, false));
+            }
+            Verdict::Fail { reason, retryable } if owner.is_some() => {
+                self.ack(now, id, sequence, output);
+                self.owners.explain(sequence, || Left::failed(&reason, retryable));
+            }
             Verdict::Nack { delay_ms } => {
                 let again = delay_ms.map_or(Return::Backoff, Return::After);
                 self.fail_delivery(now, id, sequence, again, output);
@@ -83,6 +104,7 @@ impl Broker {
                 self.commit_move(now, id, Move::Released { sequence }, output);
             }
         }
+        durability = durability.max(self.tell_owners(now, output));
         self.enlist(slot);
         self.touch(id);
         Ok(Wait { position: self.position, durability })
@@ -91,6 +113,7 @@ impl Broker {
     /// A message is processed. Its lease slot is gone already.
     pub(crate) fn ack(&mut self, now: Millis, id: QueueId, sequence: Sequence, output: &mut Output) {
         self.commit_move(now, id, Move::Acked { sequence }, output);
+        self.owners.explain(sequence, || Left::Acked(bytes::Bytes::new()));
         if self.queues.queue(id).is_dead() {
             self.calm(id, output);
             self.touch_source(id);

@@ -21,10 +21,11 @@ use crate::queue::{Entry, Kind, PARKS, Queue, State, Totals};
 use crate::queues::{CHASKI, MAX_QUEUE_ID, Queues};
 use crate::rules::{RulesEntry, chaski_settings, dead_settings};
 use crate::states::{StateRow, StatesImage};
+use crate::steering_image::{GatherRows, Restored, SagaRows, SteeringImage};
 use crate::transactions::{Outcome, Outcomes};
 
 /// The version of the chunks' form.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// A chunk has about so many bytes; one row more than fits.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -61,6 +62,8 @@ enum Part {
     Window(Remembered),
     Outcomes(Vec<(Sequence, OutcomeRow)>),
     State { module: String, rows: Vec<StateRow> },
+    Gathers(GatherRows),
+    Sagas(SagaRows),
     End { messages: u64, entries: u64 },
 }
 
@@ -117,6 +120,7 @@ pub struct Snapshot {
     outcomes: Outcomes,
     next_outcome: u64,
     states: StatesImage,
+    steering: SteeringImage,
     messages_told: u64,
     entries_told: u64,
     ended: bool,
@@ -177,6 +181,7 @@ impl Broker {
             outcomes: self.transactions.clone(),
             next_outcome: 0,
             states: self.states.image(),
+            steering: SteeringImage::new(&self.gathers, &self.sagas),
             messages_told: 0,
             entries_told: 0,
             ended: false,
@@ -193,6 +198,7 @@ impl Broker {
             ended: false,
             messages: 0,
             entries: 0,
+            steering: Restored::default(),
         }
     }
 }
@@ -260,6 +266,12 @@ impl Snapshot {
         }
         if let Some((module, rows)) = self.states.next_rows(CHUNK_BYTES) {
             return Some(Part::State { module, rows });
+        }
+        if let Some(part) = self.steering.next_gathers(CHUNK_BYTES) {
+            return Some(Part::Gathers(part));
+        }
+        if let Some(part) = self.steering.next_sagas(CHUNK_BYTES) {
+            return Some(Part::Sagas(part));
         }
         let end = Part::End { messages: self.messages_told, entries: self.entries_told };
         (!std::mem::replace(&mut self.ended, true)).then_some(end)
@@ -332,6 +344,7 @@ pub struct Restore {
     ended: bool,
     messages: u64,
     entries: u64,
+    steering: Restored,
 }
 
 impl Restore {
@@ -430,6 +443,16 @@ impl Restore {
                 }
                 self.broker.states.restore(&module, rows);
                 Ok(())
+            }
+            Part::Gathers(part) => {
+                let Broker { hash_key, reserved, gathers, .. } = &mut self.broker;
+                let restored = self.steering.gathers(*hash_key, *reserved, part, gathers);
+                restored.map_err(RestoreError::Contradiction)
+            }
+            Part::Sagas(part) => {
+                let Broker { hash_key, reserved, sagas, .. } = &mut self.broker;
+                let restored = self.steering.sagas(*hash_key, *reserved, part, sagas);
+                restored.map_err(RestoreError::Contradiction)
             }
             Part::End { messages, entries } => {
                 if (messages, entries) != (self.messages, self.entries) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::begins::contains;
 use crate::config::ShardLimits;
 use crate::effect::{Effect, Held, Output, Wait};
 use crate::hash::HashKey;
@@ -56,16 +57,25 @@ impl Subscriptions {
         }
     }
 
-    pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
+    /// Ends a connection's subscriptions, and says which they were.
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId) -> Vec<SubscriptionId> {
         let theirs = self.all.iter().filter(|(_, subscription)| subscription.connection == connection);
         let theirs: Vec<SubscriptionId> = theirs.map(|(id, _)| *id).collect();
-        for id in theirs {
-            self.remove(id);
+        for id in &theirs {
+            self.remove(*id);
         }
+        theirs
     }
 
     pub(crate) fn matching(&self, topic: &str, mut visit: impl FnMut(SubscriptionId)) {
         self.patterns.for_each_match(topic.as_bytes(), &mut |id| visit(*id));
+    }
+
+    /// Those whose topics are all matched by this pattern.
+    pub(crate) fn contained(&self, pattern: &str) -> impl Iterator<Item = (SubscriptionId, &str)> {
+        let theirs =
+            self.all.iter().filter(move |(_, subscription)| contains(pattern, &subscription.pattern));
+        theirs.map(|(id, subscription)| (*id, &*subscription.pattern))
     }
 
     /// Hands a message over, unless the buffer is full.

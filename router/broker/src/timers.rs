@@ -10,6 +10,11 @@ pub(crate) const DEADLINES: Sequence = Sequence(0);
 /// Stands for a queue's event about dropped messages.
 pub(crate) const DROP_EVENT: Sequence = Sequence(u64::MAX);
 
+/// Stands for gathers: the timer's number is the gather's.
+pub(crate) const GATHERS: QueueId = QueueId(u32::MAX);
+/// Stands for sagas, likewise.
+pub(crate) const SAGAS: QueueId = QueueId(u32::MAX - 1);
+
 /// Every timer that is set.
 #[derive(Default)]
 pub(crate) struct Timers {

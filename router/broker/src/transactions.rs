@@ -8,6 +8,7 @@ use crate::broker::Broker;
 use crate::command::{DiskState, Transaction};
 use crate::config::Durability;
 use crate::effect::{Confirmation, Output, PublishError, TransactionError, Wait};
+use crate::gathering::{Sender, is_gather_reply};
 use crate::ids::{ConnectionId, Lease, Millis, QueueId, Sequence};
 use crate::judging::{answer, spare};
 use crate::pages::PageMap;
@@ -75,8 +76,8 @@ impl Outcomes {
 /// One ack of a transaction: who holds it.
 pub(crate) struct Ack {
     slot: u32,
-    queue: QueueId,
-    sequence: Sequence,
+    pub(crate) queue: QueueId,
+    pub(crate) sequence: Sequence,
     lease: Lease,
 }
 
@@ -112,7 +113,9 @@ impl Broker {
         disk: DiskState,
     ) -> Result<Vec<Ack>, TransactionError> {
         let acks = self.find_leases(transaction.connection, &transaction.acks)?;
-        self.check_disk_for(&acks, !transaction.publishes.is_empty(), disk)?;
+        // Replies to gathers that are under way go on while the disk is low.
+        let publishes = transaction.publishes.iter().any(|(message, ..)| !is_gather_reply(message));
+        self.check_disk_for(&acks, publishes, disk)?;
         Ok(acks)
     }
 
@@ -142,7 +145,9 @@ impl Broker {
                 // The second of one id within a transaction is a duplicate once the first is done.
                 None
             } else {
-                let offer = Offer { hash: id, rules: transaction.rules, message: &message, mandatory };
+                let sender = Sender::Transaction(&acks);
+                let rules = transaction.rules;
+                let offer = Offer { hash: id, rules, message: &message, mandatory, sender };
                 let one = self.judge(now, offer, way, &mut room);
                 let index = index as u32;
                 Some(one.map_err(|error| TransactionError::Publish { index, error })?)
@@ -154,6 +159,9 @@ impl Broker {
                     strongest_other = strongest_other.max(self.strongest_of(sorted));
                 }
                 // The outcome names the first copy: it must not be told before that is durable.
+                Some(Judged::Reply(replied)) => {
+                    strongest_other = strongest_other.max(self.reply_durability(*replied));
+                }
                 Some(Judged::Duplicate(known)) => {
                     strongest_other = strongest_other.max(known.wait.durability);
                 }
@@ -177,6 +185,8 @@ impl Broker {
                 one.map_or_else(Confirmation::default, |one| self.perform(now, message, one, output).0),
             );
         }
+        // A saga's step that was acked is answered: in the same batch, and as surely as the saga.
+        let durability = durability.max(self.tell_owners(now, output));
         let number = Sequence(self.draw(output));
         let journaled = durability != Durability::Memory;
         let at = now;
@@ -208,14 +218,17 @@ impl Broker {
                 Some((slot, queue)) if named.insert(*lease) => {
                     found.push(Ack { slot, queue, sequence: *sequence, lease: *lease });
                 }
-                _ => lost.push(index as u32),
+                _ => {
+                    self.ignore_answer(*sequence, false);
+                    lost.push(index as u32);
+                }
             }
         }
         if lost.is_empty() { Ok(found) } else { Err(TransactionError::LeaseLost(lost)) }
     }
 
     /// The consumer on this connection that holds the lease.
-    fn holder(
+    pub(crate) fn holder(
         &mut self,
         id: QueueId,
         sequence: Sequence,

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::broker::Broker;
 use crate::ids::{Millis, Sequence};
 
 /// One gather.
@@ -146,8 +145,6 @@ pub enum StepOutcome {
     Failed,
     /// An attempt was delivered and ended without an answer: it may have had its effect.
     Unknown,
-    /// An operator or the coordinator passed it over.
-    Skipped,
 }
 
 /// One line of a saga's timeline.
@@ -197,42 +194,4 @@ names!(StepOutcome {
     Completed => "completed",
     Failed => "failed",
     Unknown => "unknown",
-    Skipped => "skipped",
 });
-
-impl Broker {
-    /// Gathers after this number, in order, with their numbers; those that are remembered among them.
-    pub fn gathers(&self, _after: Sequence, _limit: usize) -> Vec<(Sequence, GatherView)> {
-        Vec::new()
-    }
-
-    /// The gather that the message with this id began.
-    pub fn gather(&self, _id: &str) -> Option<GatherView> {
-        None
-    }
-
-    /// Sagas after this number, in order; those that are remembered among them.
-    pub fn sagas(&self, _state: Option<SagaState>, _after: Sequence, _limit: usize) -> Vec<SagaSummary> {
-        Vec::new()
-    }
-
-    /// One saga.
-    pub fn saga(&self, _name: &str, _id: &str) -> Option<SagaView> {
-        None
-    }
-
-    /// How many gathers there are, by scatter and state.
-    pub fn gather_counts(&self) -> Vec<(String, GatherState, u64)> {
-        Vec::new()
-    }
-
-    /// How many sagas there are, by definition and state.
-    pub fn saga_counts(&self) -> Vec<(String, SagaState, u64)> {
-        Vec::new()
-    }
-
-    /// Answers to sagas that changed nothing, by kind: `duplicate`, `late`, `foreign`.
-    pub fn answers_ignored(&self) -> [(&'static str, u64); 3] {
-        [("duplicate", 0), ("late", 0), ("foreign", 0)]
-    }
-}

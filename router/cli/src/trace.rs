@@ -128,6 +128,7 @@ fn outcome(result: &TraceResult, view: &TraceView, reach: &str) -> String {
         [one] => to.push(format!("queue {one}")),
         more => to.push(format!("queues {}", more.join(", "))),
     }
+    to.extend(result.begins.iter().cloned());
     if result.subscriptions > 0 {
         to.push(human::count(result.subscriptions, "subscription"));
     }
@@ -167,6 +168,7 @@ mod tests {
             topic: topic.to_owned(),
             queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
             subscriptions,
+            begins: Vec::new(),
             changed,
         };
         TraceView {

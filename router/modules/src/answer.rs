@@ -3,7 +3,7 @@
 
 use crate::bindings::Answer;
 use crate::bindings::chaski::module::columns::Edits;
-use crate::limits::RESULTS;
+use crate::limits::{GATHER_STATE_BYTES, RESULTS};
 use crate::verdict::{Changes, Child, HeaderChange, Verdict};
 
 /// How an answer breaks the contract.
@@ -46,6 +46,22 @@ pub enum Lie {
     Mixed { edit: usize },
     #[error("message {index} has {got} results, and at most {RESULTS} are taken")]
     TooManyResults { index: usize, got: usize },
+    #[error("its state has {got} bytes, and at most {GATHER_STATE_BYTES} are kept")]
+    State { got: usize },
+    #[error("it gave a payload of {got} bytes, and at most {limit} are taken")]
+    Payload { got: usize, limit: usize },
+    #[error("it gave headers of {got} bytes, and at most {limit} are taken")]
+    Headers { got: usize, limit: usize },
+    #[error(
+        "its response has the header `{name}`, whose name is empty, not ASCII, begins with `chaski-`, or is there twice"
+    )]
+    ResponseHeader { name: String },
+    #[error("it names the step `{step}`, which the saga has not")]
+    NoStep { step: String },
+    #[error("it would send the step `{step}`, which {why}")]
+    NotToSend { step: String, why: &'static str },
+    #[error("it would undo the step `{step}`, which {why}")]
+    NotToUndo { step: String, why: &'static str },
 }
 
 /// The verdicts on `count` messages, or the first lie.

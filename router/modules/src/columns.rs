@@ -86,6 +86,11 @@ impl Columns {
         &self.0
     }
 
+    /// What was laid out last.
+    pub(crate) fn batch(&self) -> &Batch {
+        &self.0
+    }
+
     /// Keeps as many of the messages as have at most this many bytes in all, and at least one. Answers how many.
     fn trim(&mut self, count: usize, most_bytes: usize) -> usize {
         let columns = &mut self.0.columns;

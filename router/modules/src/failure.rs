@@ -101,6 +101,11 @@ impl Cause {
         NAMES[self.number()]
     }
 
+    /// Whether the call's time ran out.
+    pub(crate) fn is_overtime(&self) -> bool {
+        matches!(self, Cause::CpuTime { .. } | Cause::WallTime { .. })
+    }
+
     pub(crate) fn number(&self) -> usize {
         match self {
             Cause::Panic { .. } => 0,

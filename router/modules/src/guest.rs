@@ -36,7 +36,8 @@ pub enum Level {
 pub(crate) enum Phase {
     Describe,
     Configure,
-    Judge,
+    /// Answering calls.
+    Work,
 }
 
 /// The lines of one call.
@@ -132,9 +133,9 @@ impl Guest {
         let place = match (self.phase, self.keeps_state, self.overlay.is_some()) {
             (Phase::Describe, ..) => "inside `describe`, where there is none",
             (Phase::Configure, ..) => "inside `configure`, where there is none",
-            (Phase::Judge, false, _) => "although its description says that it keeps none",
-            (Phase::Judge, true, false) => "in a call that was given none",
-            (Phase::Judge, true, true) => {
+            (Phase::Work, false, _) => "although its description says that it keeps none",
+            (Phase::Work, true, false) => "in a call that was given none",
+            (Phase::Work, true, true) => {
                 return Ok(self.overlay.as_mut().expect("it was looked at just now"));
             }
         };
@@ -194,8 +195,8 @@ impl log::Host for Guest {
     }
 }
 
-/// The line's first 1 KiB, cut between two characters.
-fn cut(mut line: String) -> String {
+/// The text's first 1 KiB, cut between two characters.
+pub(crate) fn cut(mut line: String) -> String {
     if line.len() > LOG_LINE_BYTES {
         line.truncate(line.floor_char_boundary(LOG_LINE_BYTES));
         line.shrink_to_fit();

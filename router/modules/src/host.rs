@@ -2,30 +2,30 @@
 //! know sessions, queues or rules documents.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
 use wasmtime::component::{InstancePre, Linker};
 
+use crate::aggregator::{self, Aggregator};
 use crate::binary::{self, Binary, TakeError};
-use crate::bindings::FilterPre;
 use crate::cache::{Cache, CacheError};
 use crate::code;
+use crate::compensator::{self, Compensator};
 use crate::compile::{self, CompileError, Compiler};
 use crate::digest::Digest;
 use crate::engine;
 use crate::failure::{Cause, Failure};
-use crate::field::Field;
-use crate::filter::{Filter, Kept, Live, Version, VersionId};
+use crate::filter::{self, Filter};
 use crate::guest::Guest;
-use crate::instance::{self, Description, Instance, MakeError, Recipe};
+use crate::instance::{self, Description, Exports, Instance, MakeError, Recipe};
 use crate::limits::{HostLimits, Limits};
 use crate::params::{self, Param, ParamError};
 use crate::signature::TrustedKeys;
 use crate::slots::Slots;
 use crate::ticker::Ticker;
+use crate::version::{Shared, Version, VersionId};
 use crate::world::World;
 
 /// How a host is set up.
@@ -101,14 +101,16 @@ impl Compiled {
     }
 }
 
-/// Why a compiled module with its params is no filter.
+/// Why a compiled module with its params is not what is asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigureError {
     /// It is of another world.
-    #[error("the module is of the world {world}, and a filter is needed here")]
+    #[error("the module is {}, and {} is needed here", .world.a(), .wanted.a())]
     World {
         /// Its world.
         world: World,
+        /// The world that is asked for.
+        wanted: World,
     },
     /// The params are not those that it describes.
     #[error("{}", .0.iter().map(ParamError::to_string).collect::<Vec<_>>().join("; "))]
@@ -212,48 +214,62 @@ impl Host {
         self.version(name, compiled, description, params, limits).map(Filter::new)
     }
 
-    fn version(
+    /// Makes a version of an aggregator: checks its params against its description, and configures a first instance.
+    pub fn aggregator(
         &self,
         name: &str,
         compiled: &Compiled,
         description: &Description,
         params: &[Param],
         limits: Limits,
-    ) -> Result<Version, ConfigureError> {
-        if compiled.world != World::Filter {
-            return Err(ConfigureError::World { world: compiled.world });
+    ) -> Result<Aggregator, ConfigureError> {
+        let limits = limits.for_whole_messages();
+        self.version(name, compiled, description, params, limits).map(Aggregator::new)
+    }
+
+    /// Makes a version of a compensator: checks its params against its description, and configures a first instance.
+    pub fn compensator(
+        &self,
+        name: &str,
+        compiled: &Compiled,
+        description: &Description,
+        params: &[Param],
+        limits: Limits,
+    ) -> Result<Compensator, ConfigureError> {
+        let limits = limits.for_whole_messages();
+        let version = self.version(name, compiled, description, params, limits)?;
+        Ok(Compensator::new(version, description.advances))
+    }
+
+    fn version<E: Exports>(
+        &self,
+        name: &str,
+        compiled: &Compiled,
+        description: &Description,
+        params: &[Param],
+        limits: Limits,
+    ) -> Result<Version<E>, ConfigureError> {
+        if compiled.world != E::WORLD {
+            return Err(ConfigureError::World { world: compiled.world, wanted: E::WORLD });
         }
         let params = params::check(params, &description.params).map_err(ConfigureError::Params)?;
         let id = VersionId { binary: compiled.digest, params: params::digest(&params) };
         let failure = |cause| Failure { module: name.to_owned(), digest: id.binary, cause };
         let instance = |text| failure(Cause::Instance { text });
-        let pre = FilterPre::new(compiled.pre.clone()).map_err(|error| instance(format!("{error:#}")))?;
-        let keeps_state = description.keeps_state;
-        let fields = {
+        let pre = E::check(compiled.pre.clone()).map_err(|error| instance(format!("{error:#}")))?;
+        let engine = self.engine.clone();
+        let recipe = Recipe { engine, pre, limits, keeps_state: description.keeps_state, params };
+        let declared = {
             let slot = self.slots.take();
             let _slot = slot.ok_or_else(|| instance("all instances are in use".into()))?;
-            let recipe = Recipe { pre: &pre, limits: &limits, keeps_state, params: &params };
-            first_fields(&self.ticker, &recipe).map_err(|error| match error {
+            let (_, declared) = Instance::make(&self.ticker, &recipe).map_err(|error| match error {
                 MakeError::Failed(cause, _) => ConfigureError::Failed(failure(cause)),
                 MakeError::Refused(sentence) => ConfigureError::Refused(sentence),
-            })?
+            })?;
+            declared
         };
-        Ok(Version {
-            name: name.into(),
-            id,
-            ticker: Arc::clone(&self.ticker),
-            slots: Arc::clone(&self.slots),
-            pre,
-            params,
-            fields,
-            limits,
-            keeps_state,
-            compile_time: compiled.took,
-            kept: Kept::new(),
-            live: Arc::new(Live::default()),
-            mean_ns: AtomicU64::new(0),
-            exact: AtomicBool::new(true),
-        })
+        let shared = Shared { ticker: Arc::clone(&self.ticker), slots: Arc::clone(&self.slots) };
+        Ok(Version::new(name.into(), id, recipe, declared, compiled.took, shared))
     }
 
     /// Live instances of all modules.
@@ -274,7 +290,7 @@ impl Host {
     }
 }
 
-/// The compiled module, when a filter's exports are of the contract's types. Its imports were looked at before.
+/// The compiled module, when its exports are of the contract's types. Its imports were looked at before.
 fn compiled(
     binary: &Binary,
     pre: InstancePre<Guest>,
@@ -282,17 +298,13 @@ fn compiled(
     from_cache: bool,
 ) -> Result<Compiled, CompileError> {
     let (digest, world) = (binary.digest(), binary.world());
-    if world == World::Filter {
-        let types = |error: wasmtime::Error| CompileError::Types { reason: format!("{error:#}") };
-        FilterPre::new(pre.clone()).map_err(types)?;
-    }
+    let checked = match world {
+        World::Filter => filter::Exported::check(pre.clone()).map(drop),
+        World::Aggregator => aggregator::Exported::check(pre.clone()).map(drop),
+        World::Compensator => compensator::Exported::check(pre.clone()).map(drop),
+    };
+    checked.map_err(|error| CompileError::Types { reason: format!("{error:#}") })?;
     Ok(Compiled { digest, world, pre, took, from_cache })
-}
-
-/// What a first instance declares, which every later one must declare too.
-fn first_fields(ticker: &Ticker, recipe: &Recipe<'_>) -> Result<Vec<Field>, MakeError> {
-    let (_, fields) = Instance::make(ticker, recipe)?;
-    Ok(fields)
 }
 
 #[cfg(test)]
@@ -303,6 +315,7 @@ mod kit;
 mod tests {
     use super::kit::{Guest, HEADER, deploy, host, samples};
     use super::*;
+    use crate::field::Field;
     use crate::filter::Context;
 
     /// A module has nothing by which two of its instances could differ, so the version's memory is changed in its place.
@@ -310,9 +323,10 @@ mod tests {
     fn a_configure_that_answers_other_fields_later_fails_the_call() {
         let host = host();
         let (compiled, description) = deploy(&host, &Guest::actor().module());
-        let mut version = host.version("test", &compiled, &description, &[], Limits::default()).unwrap();
-        assert_eq!(version.fields, [Field::Header("do".into())]);
-        version.fields.push(Field::Payload);
+        let mut version: Version<filter::Exported> =
+            host.version("test", &compiled, &description, &[], Limits::default()).unwrap();
+        assert_eq!(version.declared, [Field::Header("do".into())]);
+        version.declared.push(Field::Payload);
         let filter = Filter::new(version);
         let judged = filter.judge(&samples("."), &Context::default()).unwrap();
         let cause = judged.outcomes[0].clone().unwrap_err().cause;

@@ -1,19 +1,20 @@
-//! One instance of a filter: its Store, its exports, and the room for its batches. It makes one call at a time and tells how
-//! that went; whether the instance is used again its owner decides by [`Instance::is_sound`].
+//! One instance of a module of any world: its Store and its exports. It makes one call at a time and tells how that went;
+//! whether the instance is used again its owner decides by [`Instance::is_sound`].
+
+use std::time::Duration;
 
 use wasmtime::component::InstancePre;
 use wasmtime::{Engine, Store};
 
-use crate::bindings::{self, FilterPre};
+use crate::bindings;
 use crate::clock::{CallClock, Spent};
-use crate::columns::{Columns, Message};
 use crate::failure::Cause;
-use crate::field::{self, Field};
 use crate::guest::{Guest, Lines, Phase};
-use crate::limits::{BATCH_BYTES, Limits};
+use crate::limits::Limits;
 use crate::params::{Kind, Param, ParamSpec, Value};
 use crate::state::Overlay;
 use crate::ticker::Ticker;
+use crate::world::World;
 
 /// What a module says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,35 +25,57 @@ pub struct Description {
     pub version: String,
     /// Whether a filter calls `state`.
     pub keeps_state: bool,
-    /// Whether the router calls a compensator's `proceed`.
+    /// Whether the router calls a compensator's `advance`.
     pub advances: bool,
     /// The params that it understands.
     pub params: Vec<ParamSpec>,
 }
 
+/// What a world exports, as an instance of it is called.
+pub(crate) trait Exports: Sized + Send + 'static {
+    /// The world.
+    const WORLD: World;
+    /// The component with its imports and exports checked.
+    type Pre: Send + Sync;
+    /// What `configure` answers, which must be the same in every instance.
+    type Declared: PartialEq + Send + Sync;
+
+    /// Checks that the exports are of the contract's types.
+    fn check(pre: InstancePre<Guest>) -> wasmtime::Result<Self::Pre>;
+    /// Makes an instance in this store.
+    fn make(pre: &Self::Pre, store: &mut Store<Guest>) -> wasmtime::Result<Self>;
+    /// Calls `configure`.
+    fn configure(
+        &mut self,
+        store: &mut Store<Guest>,
+        params: &[bindings::Param],
+    ) -> wasmtime::Result<Result<Self::Declared, String>>;
+    /// The cause, when a later instance declares something else than the first.
+    fn other(got: &Self::Declared, first: &Self::Declared) -> Cause;
+}
+
 /// An instance that was configured.
-pub(crate) struct Instance {
+pub(crate) struct Instance<E> {
     store: Store<Guest>,
-    exports: bindings::Filter,
-    columns: Columns,
+    exports: E,
     sound: bool,
 }
 
 /// What came of one call.
-pub(crate) struct Called {
-    /// How many of the messages were in it: those that fit.
-    pub(crate) count: usize,
-    pub(crate) answer: Result<bindings::Answer, Cause>,
+pub(crate) struct Called<T> {
+    pub(crate) answer: Result<T, Cause>,
     pub(crate) spent: Spent,
     pub(crate) lines: Lines,
+    pub(crate) overlay: Option<Box<Overlay>>,
 }
 
-/// What is needed to make an instance of a filter.
-pub(crate) struct Recipe<'a> {
-    pub(crate) pre: &'a FilterPre<Guest>,
-    pub(crate) limits: &'a Limits,
+/// What is needed to make an instance.
+pub(crate) struct Recipe<E: Exports> {
+    pub(crate) engine: Engine,
+    pub(crate) pre: E::Pre,
+    pub(crate) limits: Limits,
     pub(crate) keeps_state: bool,
-    pub(crate) params: &'a [Param],
+    pub(crate) params: Vec<Param>,
 }
 
 /// Why a new instance did not come to be.
@@ -63,20 +86,26 @@ pub(crate) enum MakeError {
     Refused(String),
 }
 
-impl Instance {
-    /// Makes an instance and configures it. Also answers the fields that it declares.
-    pub(crate) fn make(ticker: &Ticker, recipe: &Recipe<'_>) -> Result<(Instance, Vec<Field>), MakeError> {
+/// How one call is timed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallOptions {
+    pub(crate) limit: Duration,
+    pub(crate) exact: bool,
+}
+
+impl<E: Exports> Instance<E> {
+    /// Makes an instance and configures it. Also answers what it declares.
+    pub(crate) fn make(ticker: &Ticker, recipe: &Recipe<E>) -> Result<(Instance<E>, E::Declared), MakeError> {
         let _in_flight = ticker.call();
-        let mut store = store(recipe.pre.engine(), recipe.limits, recipe.keeps_state);
+        let mut store = store(&recipe.engine, &recipe.limits, recipe.keeps_state);
         store.data_mut().phase = Phase::Configure;
-        let exports = recipe.pre.instantiate(&mut store).map_err(|error| {
+        let mut exports = E::make(&recipe.pre, &mut store).map_err(|error| {
             let spent = store.data().clock.stop();
             MakeError::Failed(not_made(&mut store, &error), spent)
         })?;
         let params: Vec<_> = recipe.params.iter().map(wit_param).collect();
-        let answer = exports.call_configure(&mut store, &params);
-        let fields = match answer {
-            Ok(Ok(fields)) => fields.into_iter().map(Field::from_wit).collect(),
+        let declared = match exports.configure(&mut store, &params) {
+            Ok(Ok(declared)) => declared,
             Ok(Err(sentence)) => return Err(MakeError::Refused(sentence)),
             Err(error) => {
                 let spent = store.data().clock.stop();
@@ -84,37 +113,39 @@ impl Instance {
             }
         };
         let guest = store.data_mut();
-        guest.phase = Phase::Judge;
+        guest.phase = Phase::Work;
         let sound = guest.denied.is_none();
-        Ok((Instance { store, exports, columns: Columns::default(), sound }, fields))
+        Ok((Instance { store, exports, sound }, declared))
     }
 
-    /// Makes one call with as many of the messages as fit, of which the first always does.
-    pub(crate) fn judge<M: Message>(
+    /// Makes one call, on this overlay of the state, which comes back with the answer.
+    pub(crate) fn call<T>(
         &mut self,
         ticker: &Ticker,
-        fields: &[Field],
-        messages: &[M],
-        now_ms: u64,
         options: CallOptions,
-        overlay: &mut Option<Box<Overlay>>,
-    ) -> Called {
+        overlay: Option<Box<Overlay>>,
+        call: impl FnOnce(&mut E, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Called<T> {
         debug_assert!(self.sound, "an instance that failed is never called again");
-        let batch = self.columns.fill(fields, messages, now_ms, BATCH_BYTES);
         let in_flight = ticker.call();
         self.store.set_epoch_deadline(1);
         let guest = self.store.data_mut();
         guest.clock = CallClock::start(options.limit, options.exact);
-        guest.overlay = overlay.take();
-        let answer = self.exports.call_filter(&mut self.store, batch);
+        guest.overlay = overlay;
+        let answer = call(&mut self.exports, &mut self.store);
         drop(in_flight);
         let guest = self.store.data_mut();
         let spent = guest.clock.stop();
-        *overlay = guest.overlay.take();
+        let overlay = guest.overlay.take();
         let answer = answer.map_err(|error| guest.cause(&error));
         let lines = std::mem::take(&mut guest.lines);
         self.sound = answer.is_ok() && guest.denied.is_none();
-        Called { count: batch.count as usize, answer, spent, lines }
+        Called { answer, spent, lines, overlay }
+    }
+
+    /// Its exports, between calls.
+    pub(crate) fn exports(&mut self) -> &mut E {
+        &mut self.exports
     }
 
     /// Whether it may be called again: nothing trapped, nothing was denied.
@@ -126,13 +157,6 @@ impl Instance {
     pub(crate) fn memory_bytes(&self) -> usize {
         self.store.data().memory_bytes
     }
-}
-
-/// How one call is timed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CallOptions {
-    pub(crate) limit: std::time::Duration,
-    pub(crate) exact: bool,
 }
 
 /// Asks a module of any world what it says of itself, in an instance that is thrown away.
@@ -199,9 +223,4 @@ fn from_wit(description: bindings::Description) -> Description {
         required: spec.required,
     };
     Description { name, version, keeps_state, advances, params: params.into_iter().map(spec).collect() }
-}
-
-/// The difference between declared fields, as a cause.
-pub(crate) fn other_fields(got: &[Field], wanted: &[Field]) -> Cause {
-    Cause::Fields { got: field::list(got), wanted: field::list(wanted) }
 }

@@ -1,5 +1,5 @@
 //! The host of modules, and the only crate that names wasmtime: it takes binaries, compiles them in a process of their own,
-//! pools and limits instances, and calls them with batches. It must not know what a session, a queue or a rules document is.
+//! pools and limits instances, and calls them: filters with batches, aggregators and compensators with one event. It must not know what a session, a queue or a rules document is.
 //!
 //! A binary becomes a version that judges in five steps, each of which can refuse it:
 //!
@@ -26,6 +26,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A binary of the world `aggregator` or `compensator` takes the same way, and becomes an [`Aggregator`] or a
+//! [`Compensator`].
 
 // The kit of the tests names this crate from outside.
 #[cfg(test)]
@@ -51,6 +54,9 @@ mod params;
 
 mod answer;
 mod columns;
+mod compensation;
+mod gathering;
+mod request;
 mod verdict;
 
 mod clock;
@@ -59,31 +65,42 @@ mod guest;
 mod state;
 mod ticker;
 
-mod filter;
-mod host;
 mod instance;
 mod meter;
-mod search;
 mod slots;
+mod version;
 
+mod aggregator;
+mod compensator;
+mod filter;
+mod search;
+
+mod host;
+
+pub use aggregator::Aggregator;
 pub use answer::Lie;
 pub use binary::{Binary, TakeError};
 pub use cache::CacheError;
 pub use child::compile_child;
 pub use clock::Spent;
 pub use columns::Message;
+pub use compensation::{Course, History, Plan, SagaCause, SagaStep, StepState, Undo};
+pub use compensator::Compensator;
 pub use compile::{CompileError, Compiler};
 pub use digest::{Digest, DigestError};
 pub use failure::{Cause, Failure};
 pub use field::Field;
-pub use filter::{Busy, Context, Filter, Judged, VersionId};
+pub use filter::{Context, Filter, Judged};
+pub use gathering::{Folded, GatherEnd, GatherEvent, Response};
 pub use guest::{Level, Line};
 pub use host::{Compiled, ConfigureError, Host, HostError, Options};
 pub use instance::Description;
 pub use limits::*;
 pub use meter::Metrics;
 pub use params::{Kind, Param, ParamError, ParamSpec, Value};
+pub use request::Request;
 pub use signature::{SignatureError, TrustedKeys};
 pub use state::{Entry, Table, Write};
 pub use verdict::{Changes, Child, HeaderChange, Verdict};
+pub use version::{Answered, Busy, VersionId};
 pub use world::{CONTRACT, World, WorldError};

@@ -29,6 +29,9 @@ pub const STATE_KEY_BYTES: usize = 256;
 /// Bytes of a value of the state.
 pub const STATE_VALUE_BYTES: usize = 64 * 1024;
 
+/// Bytes of an aggregator's state. It goes in and out of every call, and is rebuilt from the replies when it is lost.
+pub const GATHER_STATE_BYTES: usize = 1024 * 1024;
+
 /// How many times the CPU limit a call may take in wall time: the backstop where CPU time does not advance.
 pub const WALL_FACTOR: u32 = 100;
 
@@ -47,6 +50,20 @@ pub struct Limits {
     pub edits: usize,
     /// Bytes of keys and values in the module's state.
     pub state_bytes: u64,
+    /// Bytes of a payload that an aggregator or a compensator gives: as much as the router takes from a client.
+    pub payload_bytes: usize,
+    /// Bytes of the names and values of all headers that an aggregator gives: as much as the router takes from a client.
+    pub headers_bytes: usize,
+}
+
+impl Limits {
+    /// These limits with a crossing that has room for a state, a payload and headers at their limits, twice over for what is
+    /// counted beside bytes.
+    pub(crate) fn for_whole_messages(mut self) -> Limits {
+        let most = GATHER_STATE_BYTES.saturating_add(self.payload_bytes).saturating_add(self.headers_bytes);
+        self.crossing_bytes = self.crossing_bytes.max(most.saturating_mul(2));
+        self
+    }
 }
 
 impl Default for Limits {
@@ -58,6 +75,8 @@ impl Default for Limits {
             crossing_bytes: 4 * 1024 * 1024,
             edits: 4_096,
             state_bytes: 64 * 1024 * 1024,
+            payload_bytes: 1024 * 1024,
+            headers_bytes: 64 * 1024,
         }
     }
 }

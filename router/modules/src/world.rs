@@ -33,12 +33,21 @@ impl World {
         }
     }
 
+    /// Its name with the article, for sentences.
+    pub(crate) fn a(self) -> &'static str {
+        match self {
+            World::Filter => "a filter",
+            World::Aggregator => "an aggregator",
+            World::Compensator => "a compensator",
+        }
+    }
+
     /// All that a component of this world exports.
     fn exports(self) -> &'static [&'static str] {
         match self {
             World::Filter => &["describe", "configure", "filter"],
             World::Aggregator => &["describe", "configure", "begin", "fold", "finish"],
-            World::Compensator => &["describe", "configure", "proceed", "compensate"],
+            World::Compensator => &["describe", "configure", "advance", "compensate"],
         }
     }
 

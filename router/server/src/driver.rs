@@ -415,7 +415,17 @@ impl Driver {
                     let _ = answer.send(outcome);
                 }
             }
-            Effect::Aggregate(_) | Effect::Gathered { .. } | Effect::Advise(_) => {}
+            Effect::Aggregate(call) => {
+                if let Some(shard) = self.shard.upgrade() {
+                    self.shared.modules.aggregate(call, &shard);
+                }
+            }
+            Effect::Gathered { gather } => self.shared.modules.gathered(gather),
+            Effect::Advise(call) => {
+                if let Some(shard) = self.shard.upgrade() {
+                    self.shared.modules.advise(call, &shard);
+                }
+            }
             Effect::Steered { ticket, outcome } => {
                 if let Some(Waiting::Steered(answer)) = self.waiting.remove(&ticket.0) {
                     let _ = answer.send(outcome);
@@ -472,6 +482,12 @@ pub(crate) fn publish_refusal(error: &PublishError) -> chaski_protocol::Refusal 
         PublishError::NoResponders => Code::NoResponders.into(),
         PublishError::DiskLow => Code::DiskLow.into(),
         PublishError::DiskFull => Code::DiskFull.into(),
+        PublishError::SagaTooLarge { bytes, limit } => {
+            let detail = format!(
+                "a message of {bytes} bytes, where a saga keeps at most {limit} (limits.saga_max_payload)"
+            );
+            Refusal::new(Code::PayloadTooLarge, detail)
+        }
         PublishError::Judge(JudgeError::FilterFailed { detail }) => {
             Refusal::new(Code::FilterFailed, detail.clone())
         }

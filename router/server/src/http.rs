@@ -87,8 +87,7 @@ async fn scrape(State(admin): State<Admin>) -> Response {
 fn module_figures(shard: &Shard) -> Vec<(String, chaski_modules::Metrics)> {
     let view = shard.view();
     let modules = view.filters.filters.modules.values();
-    let figures = modules
-        .filter_map(|module| Some((module.name.to_string(), module.version.as_ref()?.filter.metrics())));
+    let figures = modules.filter_map(|module| Some((module.name.to_string(), module.metrics()?)));
     figures.collect()
 }
 

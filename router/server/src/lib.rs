@@ -13,6 +13,7 @@ mod mailboxes;
 mod message;
 mod metrics;
 mod modules;
+mod own;
 mod progress;
 mod render;
 mod repair;

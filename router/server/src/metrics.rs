@@ -54,7 +54,7 @@ pub(crate) struct PublishCounts {
     by_outcome: [u64; OUTCOMES.len()],
 }
 
-const OUTCOMES: [&str; 12] = [
+const OUTCOMES: [&str; 13] = [
     "routed",
     "duplicate",
     "unroutable",
@@ -67,6 +67,7 @@ const OUTCOMES: [&str; 12] = [
     "busy",
     "module_missing",
     "filtered",
+    "saga_too_large",
 ];
 
 impl PublishCounts {
@@ -84,6 +85,7 @@ impl PublishCounts {
             Err(PublishError::Judge(JudgeError::FilterFailed { .. })) => 8,
             Err(PublishError::Judge(JudgeError::Busy { .. })) => 9,
             Err(PublishError::Judge(JudgeError::ModuleMissing { .. })) => 10,
+            Err(PublishError::SagaTooLarge { .. }) => 12,
         };
         self.by_outcome[outcome] += 1;
     }

@@ -24,6 +24,8 @@ pub(crate) fn dead_headers(dead: &DeadInfo) -> Vec<(&'static str, String)> {
         Some(("chaski-dead-detail", dead.detail.clone())),
         optional("chaski-dead-queue", &dead.queue),
         optional("chaski-dead-route", &dead.route),
+        optional("chaski-dead-scatter", &dead.scatter),
+        optional("chaski-dead-saga", &dead.saga),
         optional("chaski-dead-module", &dead.module),
         optional("chaski-dead-digest", &dead.digest),
         Some(("chaski-dead-attempts", dead.attempts.to_string())),
@@ -35,12 +37,14 @@ pub(crate) fn dead_headers(dead: &DeadInfo) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-/// The broker's [`chaski_broker::Render`]: a status for a requester as a message.
+/// A status for a requester as a message.
 pub(crate) fn status(reply: StatusReply<'_>) -> Message {
     let code = match reply.status {
         Status::Rejected => Code::Rejected,
         Status::Failed => Code::Failed,
         Status::ReplyLost => Code::ReplyLost,
+        Status::Timeout => Code::Timeout,
+        Status::AggregationFailed => Code::AggregationFailed,
     };
     let id = format!("chaski-status-{}", reply.sequence);
     let mut headers = vec![(STATUS_HEADER, code.name())];
@@ -73,6 +77,8 @@ mod tests {
             detail: "5 deliveries failed".to_owned(),
             queue: Some("billing".to_owned()),
             route: None,
+            scatter: None,
+            saga: None,
             module: None,
             digest: None,
             attempts: 5,
@@ -98,6 +104,8 @@ mod tests {
             detail: "it trapped".to_owned(),
             queue: None,
             route: Some("eu".to_owned()),
+            scatter: None,
+            saga: None,
             module: Some("eu-only".to_owned()),
             digest: Some("sha256:00".to_owned()),
             attempts: 0,

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::driver::{Driver, FatalError, since};
 use crate::modules::{self, FilterSet, Filters, MessageBounds, Modules};
+use crate::own;
 use crate::progress::ProgressCell;
-use crate::render;
 use crate::rules;
 use crate::shard::{Notices, Shard, View};
 use crate::upkeep::Upkeep;
@@ -119,10 +119,11 @@ pub(crate) fn start(
     Ok(Running { shard, driver })
 }
 
-/// The binaries that kept versions of the rules name.
+/// The binaries that kept versions of the rules name, or that gathers and sagas under way are pinned to.
 fn named_binaries(broker: &Broker) -> Vec<[u8; 32]> {
     let history = broker.rules_history().flat_map(|entry| entry.modules.iter());
-    history.chain(&broker.rules().modules).filter_map(|pin| pin.binary).collect()
+    let named = history.chain(&broker.rules().modules).filter_map(|pin| pin.binary);
+    named.chain(broker.pinned_binaries()).collect()
 }
 
 /// The broker as the newest whole snapshot has it; an empty one when there is none yet.
@@ -130,7 +131,7 @@ fn restore(recovery: &mut chaski_journal::Recovery, seed: u64) -> Result<Broker,
     for error in recovery.damaged_snapshots() {
         tracing::warn!(%error, "a snapshot is passed over; an older one and the log make up for it");
     }
-    let Some(snapshot) = recovery.snapshot() else { return Ok(Broker::new(seed, render::status)) };
+    let Some(snapshot) = recovery.snapshot() else { return Ok(Broker::new(seed, own::own)) };
     let position = snapshot.position();
     let unusable = |error: RestoreError| {
         let code = match error {
@@ -143,7 +144,7 @@ fn restore(recovery: &mut chaski_journal::Recovery, seed: u64) -> Result<Broker,
         );
         StartError::new(code, detail)
     };
-    let mut restore = Broker::restore(seed, render::status);
+    let mut restore = Broker::restore(seed, own::own);
     for chunk in snapshot {
         restore.push(&chunk?).map_err(unusable)?;
     }

@@ -3,7 +3,10 @@
 
 use proc_macro::TokenStream;
 
+mod aggregator;
+mod compensator;
 mod filter;
+mod module;
 mod params;
 
 /// Makes a filter of a function: its parameters say what it reads, its answer is the verdict.
@@ -32,10 +35,28 @@ pub fn filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
     filter::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
+/// Makes an aggregator of an `impl Aggregator for TYPE`, where `TYPE` has `#[params]`. `#[json]` on its `type State` keeps the state
+/// as JSON, with the feature `serde_json`; without it the state is a type with `StateBytes`.
+///
+/// The module's name and version are the package's. A package has one module.
+#[proc_macro_attribute]
+pub fn aggregator(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    aggregator::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a compensator of an `impl Compensator for TYPE`, where `TYPE` has `#[params]`. The router calls `advance` where the
+/// `impl` has a function of that name.
+///
+/// The module's name and version are the package's. A package has one module.
+#[proc_macro_attribute]
+pub fn compensator(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    compensator::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
 /// Lets a struct be the `params` of a module. Each field is a param of its name: text (`String`), a whole number (`i64`,
 /// `i32`, `u64`, `u32`, `u8`), a number (`f64`), true or false (`bool`), or an `Option` of one of them, which the rules may
 /// leave out. `#[default(VALUE)]` on a field makes it optional too; `#[json]` takes any type that serde reads, with the
-/// feature `serde_json`.
+/// feature `serde_json`. A struct without fields takes no params.
 #[proc_macro_attribute]
 pub fn params(arguments: TokenStream, item: TokenStream) -> TokenStream {
     params::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()

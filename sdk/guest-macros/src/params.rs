@@ -13,12 +13,17 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     if !item.generics.params.is_empty() {
         return Err(Error::new_spanned(&item.generics, "params can't be generic"));
     }
-    let Fields::Named(fields) = &mut item.fields else {
-        return Err(Error::new_spanned(&item, "`#[params]` belongs on a struct with named fields"));
-    };
     let mut specs = Vec::new();
     let mut readers = Vec::new();
-    for field in &mut fields.named {
+    let fields = match &mut item.fields {
+        Fields::Named(fields) => Some(&mut fields.named),
+        // An aggregator or compensator that takes no params.
+        Fields::Unit => None,
+        Fields::Unnamed(_) => {
+            return Err(Error::new_spanned(&item, "`#[params]` belongs on a struct with named fields"));
+        }
+    };
+    for field in fields.into_iter().flatten() {
         let (mut json, mut default) = (false, None);
         for attribute in std::mem::take(&mut field.attrs) {
             if attribute.path().is_ident("json") {

@@ -4,3 +4,11 @@
 #[allow(unsafe_code, missing_docs, unreachable_pub, rust_2018_idioms, clippy::all)]
 #[rustfmt::skip]
 pub mod filter;
+
+#[allow(unsafe_code, missing_docs, unreachable_pub, rust_2018_idioms, clippy::all)]
+#[rustfmt::skip]
+pub mod aggregator;
+
+#[allow(unsafe_code, missing_docs, unreachable_pub, rust_2018_idioms, clippy::all)]
+#[rustfmt::skip]
+pub mod compensator;

@@ -7,13 +7,28 @@ pub use crate::bindings::filter::{
         types::{ParamKind, ParamSpec, ParamValue},
     },
 };
-use crate::{FromParam, Headers, Level, Verdict};
+use crate::{Aggregating, Compensator, FromParam, Headers, Level, StateBytes, Verdict};
+
+/// The bindings of the world `aggregator`.
+pub mod gather {
+    pub use crate::bindings::aggregator::{End, Event, Folded, Guest, Message, Response};
+}
+
+/// The bindings of the world `compensator`.
+pub mod saga {
+    pub use crate::bindings::compensator::{Course, Guest, History, Plan};
+}
 
 const PASS: u8 = 0;
 const DROP: u8 = 1;
 const EDITED: u8 = 2;
 
 /// A struct made by `#[params]`, or `()` where a filter takes none.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be a module's params",
+    label = "has no `#[params]`",
+    note = "put `#[params]` on the struct; one without fields can be `struct {Self};`"
+)]
 pub trait ParamSet: Sized {
     /// Each param: its name, its kind, whether it is required.
     const SPECS: &'static [(&'static str, ParamKind, bool)];
@@ -227,6 +242,57 @@ fn add(answer: &mut Answer, index: u32, verdict: Verdict) {
         }
     };
     answer.verdicts.push(if edits.kinds.len() > before { EDITED } else { without_edits });
+}
+
+/// A state as its own bytes.
+pub fn state_into_bytes<S: StateBytes>(state: S) -> Vec<u8> {
+    state.into_bytes()
+}
+
+/// A state of its own bytes.
+pub fn state_from_bytes<S: StateBytes>(bytes: Vec<u8>) -> S {
+    S::from_bytes(bytes)
+}
+
+/// A state as JSON.
+#[cfg(feature = "serde_json")]
+pub fn state_into_json<S: serde::Serialize>(state: S) -> Vec<u8> {
+    serde_json::to_vec(&state).expect("the state can be written as JSON")
+}
+
+/// A state of its JSON.
+#[cfg(feature = "serde_json")]
+pub fn state_from_json<S: serde::de::DeserializeOwned>(bytes: Vec<u8>) -> S {
+    serde_json::from_slice(&bytes).expect("the state can be read as the JSON that it was written as")
+}
+
+/// A gather begins.
+pub fn begin<A: Aggregating>(module: &A, request: gather::Message, recipients: Vec<String>) -> Vec<u8> {
+    crate::aggregator::begin(module, &request.into(), &recipients)
+}
+
+/// Something happened to a recipient.
+pub fn fold<A: Aggregating>(module: &A, state: Vec<u8>, event: gather::Event) -> gather::Folded {
+    crate::aggregator::fold(module, state, event)
+}
+
+/// A gather ends.
+pub fn finish<A: Aggregating>(
+    module: &A,
+    state: Vec<u8>,
+    why: gather::End,
+) -> Result<gather::Response, String> {
+    crate::aggregator::finish(module, state, why)
+}
+
+/// A step of a saga was answered.
+pub fn advance<C: Compensator>(module: &C, history: saga::History) -> saga::Course {
+    crate::compensator::advance(module, history)
+}
+
+/// A saga is to be undone.
+pub fn compensate<C: Compensator>(module: &C, history: saga::History) -> saga::Plan {
+    crate::compensator::compensate(module, history)
 }
 
 /// What `log!` calls.

@@ -3,7 +3,13 @@
 use std::{fs, path::Path};
 
 use wit_bindgen_core::{Files, WorldGenerator, wit_parser::Resolve};
-use wit_bindgen_rust::Opts;
+use wit_bindgen_rust::{Opts, WithOption};
+
+/// What all worlds have, which the others take from the bindings of `filter`.
+const SHARED: [(&str, &str); 2] = [
+    ("chaski:module/types@1.0.0", "crate::bindings::filter::chaski::module::types"),
+    ("chaski:module/log@1.0.0", "crate::bindings::filter::chaski::module::log"),
+];
 
 /// The bindings of one world, as Rust source.
 fn generate(world: &str) -> String {
@@ -11,7 +17,9 @@ fn generate(world: &str) -> String {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_path(root.join("wit")).expect("chaski.wit is valid");
     let world_id = resolve.select_world(&[package], Some(world)).expect("the world exists");
+    let own = |(name, path): &(&str, &str)| ((*name).into(), WithOption::Path((*path).into()));
     let opts = Opts {
+        with: if world == "filter" { vec![] } else { SHARED.iter().map(own).collect() },
         format: true,
         generate_all: true,
         generate_unused_types: true,
@@ -59,8 +67,11 @@ fn filter_bindings_are_current() {
 }
 
 #[test]
-fn every_world_yields_bindings() {
-    for world in ["aggregator", "compensator"] {
-        assert!(generate(world).contains("trait Guest"), "{world} exports functions");
-    }
+fn aggregator_bindings_are_current() {
+    check("aggregator");
+}
+
+#[test]
+fn compensator_bindings_are_current() {
+    check("compensator");
 }

@@ -35,6 +35,8 @@ pub fn death(reason: DeadReason, detail: &str) -> DeadInfo {
         detail: detail.into(),
         queue: None,
         route: Some("r".into()),
+        scatter: None,
+        saga: None,
         module: Some("m".into()),
         digest: Some("sha256:07".into()),
         attempts: 0,
@@ -85,7 +87,16 @@ impl World {
         let number = self.draw();
         let rules = self.broker.bindings().version();
         let (publisher, message) = (Some(PublisherId(1)), draft.build());
-        self.call(Command::Publish(Publish { publisher, number, rules, mandatory, message, way, job }));
+        self.call(Command::Publish(Publish {
+            publisher,
+            connection: Some(ConnectionId(1)),
+            number,
+            rules,
+            mandatory,
+            message,
+            way,
+            job,
+        }));
         number
     }
 

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use chaski_broker::{
-    Durability, Fields, Message, Millis, OnPoison, Ordering, Overflow, QueueSettings, Rules, RulesVersion,
-    ShardLimits, Span, StatusReply,
+    Durability, Fields, Message, Millis, OnPoison, Ordering, Overflow, Own, QueueSettings, Rules,
+    RulesVersion, ShardLimits, Span, StepContent,
 };
 
 /// A message to be.
@@ -111,12 +111,65 @@ pub fn part(body: &[u8], number: usize) -> String {
 }
 
 /// What the broker itself says, as a test's block.
-pub fn render(reply: StatusReply<'_>) -> Message {
-    let payload = format!("{:?}: {}", reply.status, reply.reason);
-    draft(reply.reply_to, &format!("status-{}", reply.sequence))
-        .correlation(reply.request_id)
-        .payload(&payload)
-        .build()
+pub fn render(own: Own<'_>) -> Message {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match own {
+        Own::Status(reply) => {
+            let payload = format!("{:?}: {}", reply.status, reply.reason);
+            draft(reply.reply_to, &format!("status-{}", reply.sequence))
+                .correlation(reply.request_id)
+                .payload(&payload)
+                .build()
+        }
+        Own::Asked(asked) => {
+            let mut draft = Draft::of(asked.request).reply_to(asked.reply_to);
+            draft.priority = asked.priority.unwrap_or(draft.priority);
+            draft.ttl_ms = asked.ttl_ms.or(draft.ttl_ms);
+            draft.build()
+        }
+        Own::Answer(answer) => {
+            let counts = format!("{}/{}/{}", answer.asked, answer.answered, answer.failed);
+            let payload = format!("{} ({counts})", text(answer.payload));
+            draft(answer.reply_to, &format!("answer-{}", answer.sequence))
+                .correlation(answer.request_id)
+                .payload(&payload)
+                .build()
+        }
+        Own::Step(step) => {
+            let undo = if step.undo.is_some() { "/undo" } else { "" };
+            let id = format!("{}/{}/{}{undo}/{}", step.name, step.id, step.step, step.attempt);
+            let payload = match step.payload {
+                StepContent::Input => part(&step.input.body, 5),
+                StepContent::Bytes(bytes) => text(bytes),
+                StepContent::All { results, failed } => {
+                    let results: Vec<String> =
+                        results.iter().map(|(name, bytes)| format!("{name}={}", text(bytes))).collect();
+                    let failed =
+                        failed.map(|(step, why)| format!(" failed {step}: {why}")).unwrap_or_default();
+                    format!("{} [{}]{failed}", part(&step.input.body, 5), results.join(" "))
+                }
+            };
+            draft(step.queue, &id).payload(&payload).build()
+        }
+        Own::Outcome(outcome) => {
+            let results: Vec<String> =
+                outcome.results.iter().map(|(name, bytes)| format!("{name}={}", text(bytes))).collect();
+            let failed =
+                outcome.failed.map(|(step, why)| format!(" failed {step}: {why}")).unwrap_or_default();
+            let undone = outcome.compensated.join(" ");
+            let payload =
+                format!("{} [{}]{failed} undone [{undone}]", outcome.state.name(), results.join(" "));
+            draft(outcome.reply_to, &format!("outcome-{}", outcome.sequence))
+                .correlation(outcome.id)
+                .payload(&payload)
+                .build()
+        }
+        Own::Progress(progress) => {
+            let step = progress.line.step.as_deref().unwrap_or("-");
+            let payload = format!("{} {step} {}", progress.state.name(), progress.line.what);
+            draft(progress.topic, &format!("progress-{}", progress.sequence)).payload(&payload).build()
+        }
+    }
 }
 
 /// A queue to be, with DESIGN's defaults.

@@ -5,6 +5,7 @@
 
 mod filters;
 mod message;
+mod steering;
 mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,6 +15,7 @@ use chaski_broker::*;
 
 pub use filters::*;
 pub use message::*;
+pub use steering::*;
 
 /// A wake-up that doesn't come to rest within so many calls is a livelock.
 const CALLS_AT_ONE_TIME: usize = 10_000;
@@ -51,6 +53,10 @@ pub struct World {
     pub invoked: Vec<JobId>,
     pub spared: Vec<JobId>,
     pub judged: BTreeMap<Ticket, bool>,
+    /// Calls of modules that nobody answered yet.
+    pub aggregates: VecDeque<Aggregate>,
+    pub advice_wanted: VecDeque<Advise>,
+    pub steered: BTreeMap<Ticket, Result<SagaState, SteerError>>,
     pub events: Vec<Event>,
     pub windows: Vec<u64>,
     /// What the last calls yielded, in order, released or not: for a checker. Emptied by whoever reads it.
@@ -142,6 +148,9 @@ impl World {
             invoked: Vec::new(),
             spared: Vec::new(),
             judged: BTreeMap::new(),
+            aggregates: VecDeque::new(),
+            advice_wanted: VecDeque::new(),
+            steered: BTreeMap::new(),
             events: Vec::new(),
             windows: Vec::new(),
             seen: Vec::new(),
@@ -256,6 +265,8 @@ impl World {
         self.held.clear();
         self.deliveries.clear();
         self.passes.clear();
+        self.aggregates.clear();
+        self.advice_wanted.clear();
         self.resume();
     }
 
@@ -447,7 +458,12 @@ impl World {
             Effect::DedupWindow { window_ms } => self.windows.push(window_ms),
             Effect::Reserved { through } => self.returns.push_back(Command::Reserved { through }),
             Effect::Event(event) => self.events.push(event),
-            Effect::Aggregate(_) | Effect::Gathered { .. } | Effect::Advise(_) | Effect::Steered { .. } => {}
+            Effect::Aggregate(call) => self.aggregates.push_back(*call),
+            Effect::Gathered { gather } => self.aggregates.retain(|call| call.gather != gather),
+            Effect::Advise(call) => self.advice_wanted.push_back(*call),
+            Effect::Steered { ticket, outcome } => {
+                self.steered.insert(ticket, outcome);
+            }
         }
     }
 }

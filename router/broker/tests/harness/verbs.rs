@@ -9,6 +9,7 @@ impl World {
         let bindings = self.broker.bindings();
         let publish = Publish {
             publisher: Some(PublisherId(1)),
+            connection: Some(ConnectionId(1)),
             number,
             rules: bindings.version(),
             mandatory,

@@ -36,6 +36,8 @@ fn dead_letter_keeps_its_bytes_and_says_why_where_and_when() {
         detail: "no such customer".into(),
         queue: Some("work".into()),
         route: None,
+        scatter: None,
+        saga: None,
         module: None,
         digest: None,
         attempts: 2,

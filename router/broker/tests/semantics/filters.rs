@@ -228,6 +228,7 @@ fn targets_that_new_rules_took_away_are_left_out() {
     let number = world.draw();
     let publish = chaski_broker::Publish {
         publisher: Some(chaski_broker::PublisherId(1)),
+        connection: None,
         number,
         rules: world.broker.bindings().version(),
         mandatory: false,

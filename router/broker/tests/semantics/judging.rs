@@ -169,6 +169,7 @@ fn datagram_can_wait_for_a_filter_too_and_nobody_is_told() {
     let (job, message) = (JobId(77), draft("work", "m"));
     let publish = Publish {
         publisher: None,
+        connection: None,
         number: 0,
         rules: world.broker.bindings().version(),
         mandatory: false,

@@ -8,6 +8,7 @@ use chaski_modules::{
     Kind, Limits, Options, Param, ParamSpec, TakeError, TrustedKeys, Value, Verdict, World,
 };
 
+use crate::by_hand::{aggregator, compensator};
 use crate::kit::{Guest, deploy, embed, filter_of, filter_with, host, host_with, samples};
 
 fn child() -> Compiler {
@@ -134,25 +135,22 @@ fn a_module_of_the_wrong_shape_is_refused() {
 }
 
 #[test]
-fn a_module_of_another_world_is_no_filter() {
+fn a_module_of_another_world_is_not_what_is_asked_for() {
     let host = host();
-    let text = r#"(module
-        (memory (export "memory") 1)
-        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
-        (func (export "describe") (result i32) (i32.const 1024))
-        (func (export "configure") (param i32 i32) (result i32) (i32.const 1024))
-        (func (export "begin")
-            (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32) (result i32) (i32.const 1024))
-        (func (export "fold") (param i32 i32 i32 i32 i32 i64 i32 i32 i32 i32) (result i32) (i32.const 1024))
-        (func (export "finish") (param i32 i32 i32) (result i32) (i32.const 1024)))"#;
-    let mut module = wat::parse_str(text).unwrap();
-    embed(&mut module, "aggregator");
-    let binary = host.take(&module, None).unwrap();
-    assert_eq!(binary.world(), World::Aggregator);
-    let compiled = host.compile(&binary).unwrap();
-    let description = host.describe(&compiled, &Limits::default()).unwrap();
-    let error = host.filter("test", &compiled, &description, &[], Limits::default()).unwrap_err();
-    assert_eq!(error.to_string(), "the module is of the world aggregator, and a filter is needed here");
+    let limits = Limits::default;
+    let (compiled, description) = deploy(&host, &aggregator());
+    assert_eq!(compiled.world(), World::Aggregator);
+    let error = host.filter("test", &compiled, &description, &[], limits()).unwrap_err();
+    assert_eq!(error.to_string(), "the module is an aggregator, and a filter is needed here");
+    let error = host.compensator("test", &compiled, &description, &[], limits()).unwrap_err();
+    assert_eq!(error.to_string(), "the module is an aggregator, and a compensator is needed here");
+    let (compiled, description) = deploy(&host, &compensator());
+    assert_eq!((compiled.world(), description.advances), (World::Compensator, true));
+    let error = host.filter("test", &compiled, &description, &[], limits()).unwrap_err();
+    assert_eq!(error.to_string(), "the module is a compensator, and a filter is needed here");
+    let (compiled, description) = deploy(&host, &Guest::default().module());
+    let error = host.aggregator("test", &compiled, &description, &[], limits()).unwrap_err();
+    assert_eq!(error.to_string(), "the module is a filter, and an aggregator is needed here");
 }
 
 #[test]

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaski_modules::{Cause, Context, Entry, Filter, Judged, Lie, Limits, Table, Verdict};
+use chaski_modules::{
+    Aggregator, Answered, Cause, Compensator, Context, Entry, Filter, GatherEvent, History, Judged, Lie,
+    Limits, Plan, Request, Table, Verdict,
+};
 
 use crate::kit::{Sample, deploy, host};
 
@@ -104,6 +107,65 @@ fn traps_fail_their_message_and_no_other() {
     let judged = filter.judge(&messages, &Context::default()).unwrap();
     let failed: Vec<_> = judged.outcomes.iter().map(Result::is_err).collect();
     assert_eq!(failed, [false, true, false]);
+}
+
+fn aggregator(name: &str, limits: Limits) -> Aggregator {
+    let host = host();
+    let (compiled, description) = deploy(&host, wasm(name));
+    host.aggregator(name, &compiled, &description, &[], limits).expect("it is configured")
+}
+
+/// What becomes of the first reply of a gather.
+#[track_caller]
+fn fold_cause(name: &str, limits: Limits) -> Cause {
+    let aggregator = aggregator(name, limits);
+    let state = aggregator.begin(&Request::default(), &["a".into()]).unwrap().answer.expect("it begins");
+    let (headers, payload) = (vec![], b"{}".to_vec());
+    let reply = GatherEvent::Reply { recipient: "a".into(), at_ms: 0, headers, payload };
+    let cause = aggregator.fold(&state, &reply).unwrap().answer.expect_err("it fails").cause;
+    assert_eq!(aggregator.metrics().instances, 0, "after a failure it goes");
+    cause
+}
+
+#[track_caller]
+fn compensate_cause(name: &str, limits: Limits) -> Cause {
+    let host = host();
+    let (compiled, description) = deploy(&host, wasm(name));
+    let compensator: Compensator =
+        host.compensator(name, &compiled, &description, &[], limits).expect("it is configured");
+    assert!(!compensator.advances());
+    let history = History {
+        saga: "order".into(),
+        id: "o-1".into(),
+        now_ms: 0,
+        input: Request::default(),
+        steps: vec![],
+        cause: None,
+        retries: 0,
+    };
+    let answered: Answered<Plan> = compensator.compensate(&history).unwrap();
+    assert_eq!(compensator.metrics().instances, 0, "after a failure it goes");
+    answered.answer.expect_err("it fails").cause
+}
+
+#[test]
+fn a_hostile_aggregator_fails_its_call_and_no_more() {
+    let Cause::Panic { text } = fold_cause("trap-on-fold", ample()) else { panic!() };
+    assert!(text.starts_with("this aggregator fails on purpose, on a ("), "{text}");
+    let limit = Limits::default().cpu_time;
+    assert_eq!(fold_cause("spin-on-fold", Limits::default()), Cause::CpuTime { limit });
+    let lie = Lie::State { got: (1 << 20) + 1 };
+    assert_eq!(fold_cause("huge-gather-state", ample()), Cause::Lie(lie));
+}
+
+#[test]
+fn a_hostile_compensator_fails_its_call_and_no_more() {
+    let Cause::Panic { text } = compensate_cause("trap-on-compensate", ample()) else { panic!() };
+    assert!(text.starts_with("this compensator fails on purpose, in o-1 ("), "{text}");
+    let limit = Limits::default().cpu_time;
+    assert_eq!(compensate_cause("spin-on-compensate", Limits::default()), Cause::CpuTime { limit });
+    let lie = Lie::NoStep { step: "no-such-step".into() };
+    assert_eq!(compensate_cause("undo-the-unknown", ample()), Cause::Lie(lie));
 }
 
 #[test]

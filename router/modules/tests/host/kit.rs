@@ -173,16 +173,7 @@ impl Guest {
             (import "chaski:module/state@1.0.0" "put"
                 (func $state_put (param i32 i32 i32 i32 i32 i64 i32)))
             (memory (export "memory") {pages})
-            (global $free (mut i32) (i32.const 65536))
-            (func (export "cabi_realloc") (param $old i32) (param $had i32) (param $align i32) (param $size i32)
-                (result i32)
-                (local $at i32)
-                (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
-                (global.set $free (i32.add (local.get $at) (local.get $size)))
-                (if (i32.gt_u (global.get $free) (i32.shl (memory.size) (i32.const 16))) (then
-                    (if (i32.eq (i32.const -1) (memory.grow (i32.add (i32.const 1)
-                        (i32.shr_u (local.get $size) (i32.const 16))))) (then (unreachable)))))
-                (local.get $at))
+            {ALLOCATOR}
             ;; An answer of this many verdicts, as they lie at 4096, without edits.
             (func $answer (param $verdicts i32) (result i32)
                 (i32.store (i32.const 1024) (i32.const 4096))
@@ -205,6 +196,18 @@ impl Guest {
         module
     }
 }
+
+/// What the host takes a guest's memory with, from 65536 on. A guest gives it back by setting `$free` to that again.
+pub const ALLOCATOR: &str = r#"(global $free (mut i32) (i32.const 65536))
+            (func (export "cabi_realloc") (param $old i32) (param $had i32) (param $align i32) (param $size i32)
+                (result i32)
+                (local $at i32)
+                (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+                (global.set $free (i32.add (local.get $at) (local.get $size)))
+                (if (i32.gt_u (global.get $free) (i32.shl (memory.size) (i32.const 16))) (then
+                    (if (i32.eq (i32.const -1) (memory.grow (i32.add (i32.const 1)
+                        (i32.shr_u (local.get $size) (i32.const 16))))) (then (unreachable)))))
+                (local.get $at))"#;
 
 /// Puts the description of a world of the contract into a core module.
 pub fn embed(module: &mut Vec<u8>, world: &str) {

@@ -109,10 +109,12 @@ async fn module(shard: &Shard, active: &Arc<Active>, rules: Option<&Checked>) ->
         })
         .await?;
     let version = active.version.as_ref();
-    let metrics = version.map(|version| version.filter.metrics());
+    let metrics = active.metrics();
     let (state, lane) = match version {
-        None if active.coordinator.is_some() => ("active", "slow"),
-        None => ("missing", "slow"),
+        None => match &active.coordinator {
+            Some(coordinator) => ("active", if coordinator.is_slow() { "slow" } else { "inline" }),
+            None => ("missing", "slow"),
+        },
         Some(version) => (
             if version.is_suspended() { "suspended" } else { "active" },
             if version.is_slow() { "slow" } else { "inline" },

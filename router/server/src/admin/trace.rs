@@ -52,13 +52,13 @@ pub(super) async fn trace(shard: &Shard, request: Asked) -> Result<TraceView, Re
     };
     let told = trace.take();
     let end = told.end.unwrap_or_default();
-    let subscriptions = subscriptions(shard, &end).await?;
+    let takers = takers(shard, &end).await?;
     Ok(TraceView {
         topic,
         id,
         routes,
         steps: told.steps.into_iter().map(step).collect(),
-        results: results(&view, &subject, &end, &subscriptions),
+        results: results(&view, &subject, &end, &takers),
         dropped: end.dropped.into(),
         rejected: end.dead.len() as u64,
         dead: end
@@ -118,6 +118,7 @@ async fn publish(
     shard.send(Input::OpenPublisher(publisher, answers)).await?;
     let publish = Publish {
         publisher: Some(publisher),
+        connection: None,
         number: 1,
         rules: view.version(),
         mandatory: false,
@@ -141,8 +142,8 @@ fn confirmed(confirmation: Confirmation) -> TracePublished {
     TracePublished { sequence: sequence.map(|sequence| sequence.0), duplicate, routed, dropped, rejected }
 }
 
-/// How many subscriptions take each result.
-async fn subscriptions(shard: &Shard, end: &Filtered) -> Result<Vec<u64>, Refusal> {
+/// How many subscriptions take each result, and what it begins.
+async fn takers(shard: &Shard, end: &Filtered) -> Result<Vec<(u64, Vec<String>)>, Refusal> {
     let topics: Vec<Option<String>> = end
         .results
         .iter()
@@ -151,18 +152,26 @@ async fn subscriptions(shard: &Shard, end: &Filtered) -> Result<Vec<u64>, Refusa
         })
         .collect();
     let counted = shard.inspect(move |broker| {
-        let count = |topic: &Option<String>| topic.as_ref().map_or(0, |topic| broker.subscriptions_of(topic));
-        topics.iter().map(count).collect()
+        let look = |topic: &Option<String>| match topic {
+            Some(topic) => (broker.subscriptions_of(topic), broker.begun_by(topic)),
+            None => (0, Vec::new()),
+        };
+        topics.iter().map(look).collect()
     });
     Ok(counted.await?)
 }
 
-fn results(view: &View, subject: &Subject, end: &Filtered, subscriptions: &[u64]) -> Vec<TraceResult> {
+fn results(
+    view: &View,
+    subject: &Subject,
+    end: &Filtered,
+    takers: &[(u64, Vec<String>)],
+) -> Vec<TraceResult> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     end.results
         .iter()
-        .zip(subscriptions)
-        .map(|(result, subscriptions)| TraceResult {
+        .zip(takers)
+        .map(|(result, (subscriptions, begins))| TraceResult {
             id: text(result.message.id()),
             topic: text(result.message.topic()),
             queues: result
@@ -172,6 +181,7 @@ fn results(view: &View, subject: &Subject, end: &Filtered, subscriptions: &[u64]
                 .map(str::to_owned)
                 .collect(),
             subscriptions: *subscriptions,
+            begins: begins.clone(),
             changed: result.message.body != subject.message.body,
         })
         .collect()

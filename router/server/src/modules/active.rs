@@ -7,29 +7,27 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use chaski_modules::{
-    Context, Description, Digest, Failure, Filter, Judged, Level, Line, Verdict, VersionId, World,
+    Context, Description, Digest, Failure, Filter, Judged, Metrics, Verdict, VersionId, World,
 };
 use tokio::sync::mpsc;
 
 use super::coordinators::Coordinator;
 use super::health::{Admission, Health, Tolerance, Trouble};
 use super::lanes::{Lanes, Place};
+use super::logbook::Logbook;
 use super::overlay::Overlay;
 use super::shadow::Shadow;
 use super::subject::Subject;
 use crate::rules::OnError;
 
 /// A call of a version that runs inline takes less CPU time than this.
-const INLINE: Duration = Duration::from_micros(500);
+pub(super) const INLINE: Duration = Duration::from_micros(500);
 
 /// So many calls must stay below it before a version runs inline.
-const SMOKE_CALLS: u32 = 32;
+pub(super) const SMOKE_CALLS: u32 = 32;
 
 /// Messages of one call at most.
 const BATCH: usize = chaski_modules::BATCH_MESSAGES;
-
-/// Lines of one version's log that are written in one second at most.
-const LINES_A_SECOND: u32 = 64;
 
 /// Times that a batch is given again when every instance is in use.
 const BUSY_RETRIES: u32 = 100;
@@ -61,12 +59,6 @@ pub(crate) struct Report {
     pub(crate) trouble: Trouble,
 }
 
-/// Lines of its log that a version may still write in this second: the router's log is everybody's.
-struct LogRoom {
-    since: Instant,
-    lines: u32,
-}
-
 /// What the rules say of a module beside its binary and params.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manners {
@@ -82,7 +74,7 @@ pub(crate) struct Version {
     /// Calls that stayed short, up to [`SMOKE_CALLS`].
     short_calls: AtomicU32,
     health: Mutex<Health>,
-    log: Mutex<LogRoom>,
+    log: Logbook,
     /// Whether its manager was told and has not yet acted.
     reported: AtomicBool,
     reports: mpsc::UnboundedSender<Report>,
@@ -118,9 +110,15 @@ impl Active {
         self.version.as_ref().map(|version| &version.description).or_else(coordinator)
     }
 
+    /// Its figures, if it has a version.
+    pub(crate) fn metrics(&self) -> Option<Metrics> {
+        let coordinator = || self.coordinator.as_ref().map(|coordinator| coordinator.metrics());
+        self.version.as_ref().map(|version| version.filter.metrics()).or_else(coordinator)
+    }
+
     /// What its binary is, if it has one.
     pub(crate) fn world(&self) -> Option<World> {
-        let coordinator = || self.coordinator.as_ref().map(|coordinator| coordinator.world);
+        let coordinator = || self.coordinator.as_ref().map(|coordinator| coordinator.world());
         self.version.as_ref().map(|_| World::Filter).or_else(coordinator)
     }
 }
@@ -139,7 +137,7 @@ impl Version {
             place: lanes.place(),
             short_calls: AtomicU32::new(0),
             health: Mutex::new(Health::new(tolerance)),
-            log: Mutex::new(LogRoom { since: Instant::now(), lines: LINES_A_SECOND }),
+            log: Logbook::new(),
             reported: AtomicBool::new(false),
             reports,
         }
@@ -245,7 +243,7 @@ impl Version {
         state: Option<&Arc<Overlay>>,
         outcomes: &mut Vec<Outcome>,
     ) {
-        self.write_log(&judged.lines, judged.lines_left_out);
+        self.log.write(self.filter.name(), &judged.lines, judged.lines_left_out);
         if judged.longest.measured && judged.longest.cpu > INLINE {
             self.short_calls.store(0, Ordering::Relaxed);
         } else if self.is_slow() {
@@ -277,27 +275,6 @@ impl Version {
         outcomes.extend(judged.outcomes.into_iter().map(told));
     }
 
-    /// As many of the lines as there is room for.
-    fn write_log(&self, lines: &[Line], left_out: u64) {
-        if lines.is_empty() && left_out == 0 {
-            return;
-        }
-        let fits = {
-            let mut room = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            if room.since.elapsed() >= Duration::from_secs(1) {
-                *room = LogRoom { since: Instant::now(), lines: LINES_A_SECOND };
-            }
-            let fits = room.lines.min(lines.len() as u32);
-            if fits == 0 && room.lines == 0 {
-                return;
-            }
-            room.lines -= fits;
-            fits as usize
-        };
-        let left_out = left_out + (lines.len() - fits) as u64;
-        log(self.filter.name(), &lines[..fits], left_out);
-    }
-
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
         // Its fields are whole between any two statements.
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
@@ -308,20 +285,5 @@ fn told(outcome: Result<Verdict, Failure>) -> Outcome {
     match outcome {
         Ok(verdict) => Outcome::Verdict(verdict),
         Err(Failure { cause, .. }) => Outcome::Failed { cause: cause.name(), detail: cause.to_string() },
-    }
-}
-
-fn log(module: &str, lines: &[Line], left_out: u64) {
-    for Line { level, text } in lines {
-        match level {
-            Level::Trace => tracing::trace!(target: "chaski::module", module, "{text}"),
-            Level::Debug => tracing::debug!(target: "chaski::module", module, "{text}"),
-            Level::Info => tracing::info!(target: "chaski::module", module, "{text}"),
-            Level::Warn => tracing::warn!(target: "chaski::module", module, "{text}"),
-            Level::Error | Level::Panic => tracing::error!(target: "chaski::module", module, "{text}"),
-        }
-    }
-    if left_out > 0 {
-        tracing::warn!(target: "chaski::module", module, left_out, "a module logged more lines than it may");
     }
 }

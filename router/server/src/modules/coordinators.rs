@@ -1,36 +1,97 @@
 //! Modules that judge no messages: aggregators, which make one answer of many, and compensators, which decide how a saga goes on. The rules
 //! name them in scatters and sagas; this is what the router knows of a version before anything calls it.
 
-use chaski_modules::{Compiled, Description, Digest, Host, Limits, World};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use chaski_modules::{
+    Aggregator, Compensator, Compiled, ConfigureError, Description, Digest, Host, Limits, Metrics, Param,
+    Spent, World,
+};
 use chaski_protocol::Code;
 
+use super::active::{INLINE, SMOKE_CALLS};
+use super::logbook::Logbook;
 use super::versions::Problem;
-use crate::rules::{ModuleSpec, Named, a};
+use crate::rules::{Named, a};
 
 /// A version of an aggregator or compensator.
 pub(crate) struct Coordinator {
-    pub(crate) world: World,
+    pub(crate) callee: Callee,
     pub(crate) description: Description,
     pub(crate) digest: Digest,
+    pub(crate) log: Logbook,
+    /// Calls that stayed short, up to [`SMOKE_CALLS`].
+    short_calls: AtomicU32,
+}
+
+/// What is called.
+pub(crate) enum Callee {
+    Aggregator(Aggregator),
+    Compensator(Compensator),
 }
 
 impl Coordinator {
-    /// Looks at what a binary that is no filter says of itself.
-    ///
-    /// The host makes filters only, so its params are not compared with its description here.
+    /// A version of what is no filter.
     pub(crate) fn new(
         host: &Host,
-        _spec: &ModuleSpec,
+        name: &str,
         compiled: &Compiled,
-        limits: &Limits,
-    ) -> Result<Coordinator, String> {
-        let description = host.describe(compiled, limits).map_err(|error| error.to_string())?;
-        Ok(Coordinator { world: compiled.world(), description, digest: compiled.digest() })
+        description: Description,
+        params: &[Param],
+        limits: Limits,
+    ) -> Result<Coordinator, ConfigureError> {
+        let callee = match compiled.world() {
+            World::Compensator => {
+                Callee::Compensator(host.compensator(name, compiled, &description, params, limits)?)
+            }
+            World::Filter | World::Aggregator => {
+                Callee::Aggregator(host.aggregator(name, compiled, &description, params, limits)?)
+            }
+        };
+        let digest = compiled.digest();
+        let (log, short_calls) = (Logbook::new(), AtomicU32::new(0));
+        Ok(Coordinator { callee, description, digest, log, short_calls })
+    }
+
+    pub(crate) fn world(&self) -> World {
+        match self.callee {
+            Callee::Aggregator(_) => World::Aggregator,
+            Callee::Compensator(_) => World::Compensator,
+        }
+    }
+
+    /// Its name in the rules.
+    pub(crate) fn name(&self) -> &str {
+        match &self.callee {
+            Callee::Aggregator(aggregator) => aggregator.name(),
+            Callee::Compensator(compensator) => compensator.name(),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        match &self.callee {
+            Callee::Aggregator(aggregator) => aggregator.metrics(),
+            Callee::Compensator(compensator) => compensator.metrics(),
+        }
     }
 
     /// Whether a compensator chooses the next step as well.
     pub(crate) fn advances(&self) -> bool {
-        self.world == World::Compensator && self.description.advances
+        self.world() == World::Compensator && self.description.advances
+    }
+
+    /// A call took so long: whether the next ones run in the slow lane follows.
+    pub(crate) fn took(&self, spent: Spent) {
+        if spent.measured && spent.cpu > INLINE {
+            self.short_calls.store(0, Ordering::Relaxed);
+        } else if self.is_slow() {
+            self.short_calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether its calls run in the slow lane.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.short_calls.load(Ordering::Relaxed) < SMOKE_CALLS
     }
 }
 

@@ -12,9 +12,11 @@ mod judge;
 mod keeper;
 mod lanes;
 mod life;
+mod logbook;
 mod overlay;
 mod set;
 mod shadow;
+mod steering;
 mod straight;
 mod subject;
 mod trace;
@@ -25,7 +27,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use chaski_broker::{JobId, ModulePin};
+use chaski_broker::{Advise, Aggregate, JobId, ModulePin, Sequence};
 use chaski_journal::Blobs;
 use tokio::sync::mpsc;
 
@@ -34,7 +36,7 @@ use crate::shard::Shard;
 use crate::start::StartError;
 
 pub(crate) use active::{Active, Outcome, Version};
-pub(crate) use coordinators::{Coordinator, check_world};
+pub(crate) use coordinators::check_world;
 pub(crate) use jobs::JobOutcome;
 pub(crate) use keeper::keep;
 pub(crate) use life::*;
@@ -50,11 +52,13 @@ use active::Report;
 use jobs::Jobs;
 use judge::{Needs, Purpose, States};
 use overlay::Overlay;
+use steering::Steering;
 use versions::Versions;
 
 /// Everything about modules that outlives one version of the rules.
 pub(crate) struct Modules {
-    versions: Versions,
+    versions: Arc<Versions>,
+    steering: Arc<Steering>,
     jobs: Arc<Jobs>,
     /// What versions report, until the keeper takes it.
     reports: Mutex<Option<mpsc::UnboundedReceiver<Report>>>,
@@ -64,8 +68,13 @@ impl Modules {
     /// `program`: see [`crate::Config::module_compiler`].
     pub(crate) fn new(cache: PathBuf, program: Option<PathBuf>, blobs: Blobs) -> Result<Modules, StartError> {
         let (report, reports) = mpsc::unbounded_channel();
-        let versions = Versions::new(cache, program, blobs, report)?;
-        Ok(Modules { versions, jobs: Arc::default(), reports: Mutex::new(Some(reports)) })
+        let versions = Arc::new(Versions::new(cache, program, blobs, report)?);
+        Ok(Modules {
+            versions,
+            steering: Arc::default(),
+            jobs: Arc::default(),
+            reports: Mutex::new(Some(reports)),
+        })
     }
 
     /// Takes messages as far as they go without state.
@@ -112,6 +121,21 @@ impl Modules {
     /// The broker wants a job. An answer at once where it can't wait.
     pub(crate) fn invoke(&self, job: JobId, shard: &Shard) -> Option<JobOutcome> {
         self.jobs.invoke(job, &self.versions.lanes, shard)
+    }
+
+    /// An aggregator is to be called.
+    pub(crate) fn aggregate(&self, call: Box<Aggregate>, shard: &Shard) {
+        self.steering.aggregate(call, &self.versions, shard);
+    }
+
+    /// A gather is over.
+    pub(crate) fn gathered(&self, gather: Sequence) {
+        self.steering.forget(gather);
+    }
+
+    /// A compensator is to be called.
+    pub(crate) fn advise(&self, call: Box<Advise>, shard: &Shard) {
+        self.steering.advise(call, &self.versions, shard);
     }
 
     /// What versions report; once.

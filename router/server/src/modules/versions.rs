@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use chaski_broker::ModulePin;
+use chaski_broker::{ModulePin, ModuleUse};
 use chaski_journal::{BlobDigest, Blobs};
 use chaski_modules::{
     Binary, Compiled, Compiler, ConfigureError, Description, Digest, Host, HostLimits, Limits, Options,
@@ -22,7 +22,7 @@ use super::health::Tolerance;
 use super::lanes::Lanes;
 use super::life::params_digest;
 use super::shadow::Shadow;
-use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, Named, host_params, place};
+use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, Named, host_params, place, use_of};
 use crate::start::StartError;
 
 /// Binaries whose compiled code is kept in memory, so that what was just looked at is not loaded again.
@@ -66,6 +66,8 @@ pub(crate) struct Versions {
     pub(crate) lanes: Arc<Lanes>,
     blobs: Blobs,
     known: Mutex<HashMap<Recipe, Weak<Version>>>,
+    /// Aggregators and compensators in use: in force, or pinned by what is under way.
+    coordinators: Mutex<Vec<(ModuleUse, Weak<Coordinator>)>>,
     recent: Mutex<VecDeque<Compiled>>,
     /// A place for a shadow, for each name.
     shadows: Mutex<HashMap<String, Arc<ArcSwapOption<Shadow>>>>,
@@ -75,7 +77,7 @@ pub(crate) struct Versions {
 /// What a binary is made to.
 enum Made {
     Filter(Box<Version>),
-    Coordinator(Coordinator),
+    Coordinator(Arc<Coordinator>),
 }
 
 /// What is wrong with one module of a document.
@@ -111,6 +113,7 @@ impl Versions {
             lanes: Arc::new(Lanes::start().map_err(|error| failed(&error))?),
             blobs,
             known: Mutex::default(),
+            coordinators: Mutex::default(),
             recent: Mutex::default(),
             shadows: Mutex::default(),
             reports,
@@ -214,7 +217,7 @@ impl Versions {
                 Ok(self.named(spec, Some(version)))
             }
             Made::Coordinator(coordinator) => {
-                Ok(Active { coordinator: Some(Arc::new(coordinator)), ..self.named(spec, None) })
+                Ok(Active { coordinator: Some(coordinator), ..self.named(spec, None) })
             }
         }
     }
@@ -251,28 +254,72 @@ impl Versions {
             memory_bytes: usize::try_from(spec.memory_limit_bytes).unwrap_or(usize::MAX),
             ..Limits::default()
         };
-        if compiled.world() != World::Filter {
-            let coordinator = Coordinator::new(&self.host, spec, &compiled, &limits).map_err(failed)?;
-            return Ok(Made::Coordinator(coordinator));
-        }
         let description =
             self.host.describe(&compiled, &limits).map_err(|error| failed(error.to_string()))?;
         let given = host_params(&spec.params);
-        let filter = self.host.filter(&spec.name, &compiled, &description, &given, limits);
-        let filter = filter.map_err(|error| match error {
+        let wrong = |error: ConfigureError| match error {
             ConfigureError::Params(wrong) => wrong
                 .iter()
                 .flat_map(|wrong| problem(Code::RulesInvalid, &["params", wrong.name()], wrong.to_string()))
                 .collect(),
             ConfigureError::Refused(_) => problem(Code::RulesInvalid, &["params"], error.to_string()),
             error => failed(error.to_string()),
-        })?;
+        };
+        if compiled.world() != World::Filter {
+            let used = ModuleUse { binary: Some(binary), ..use_of(spec) };
+            let make = || Coordinator::new(&self.host, &spec.name, &compiled, description, &given, limits);
+            return Ok(Made::Coordinator(self.shared(used, make).map_err(wrong)?));
+        }
+        let filter = self.host.filter(&spec.name, &compiled, &description, &given, limits).map_err(wrong)?;
         if let Ok(Err(failure)) = filter.smoke(now_ms()) {
             return Err(failed(format!("it fails on an empty batch: {}", failure.cause)));
         }
         let reports = self.reports.clone();
         let version = Version::new(filter, description, tolerance(spec), &self.lanes, reports);
         Ok(Made::Filter(Box::new(version)))
+    }
+
+    /// The aggregator or compensator that something under way is pinned to. Blocks while it is compiled or loaded.
+    pub(crate) fn coordinator(&self, used: &ModuleUse) -> Result<Arc<Coordinator>, String> {
+        let make = || {
+            let binary = used.binary.ok_or("it was never deployed")?;
+            let bytes = self.blobs.get(BlobDigest(binary)).map_err(|error| error.to_string())?;
+            let bytes = bytes.ok_or_else(|| format!("its binary {} is not here any more", Digest(binary)))?;
+            // Its signature was looked at when it was deployed.
+            let unsigned = ModuleOptions { max_size_bytes: u64::MAX, ..ModuleOptions::default() };
+            let taken = self.check_binary(&bytes, None, &unsigned).map_err(|refusal| refusal.detail)?;
+            let compiled = self.compiled(&taken).map_err(|refusal| refusal.detail)?;
+            let limits = Limits {
+                cpu_time: Duration::from_millis(used.time_limit_ms),
+                memory_bytes: usize::try_from(used.memory_limit_bytes).unwrap_or(usize::MAX),
+                ..Limits::default()
+            };
+            let description = self.host.describe(&compiled, &limits).map_err(|error| error.to_string())?;
+            let params: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(&used.params).map_err(|error| error.to_string())?;
+            let given = host_params(&params.into_iter().collect::<Vec<_>>());
+            Coordinator::new(&self.host, &used.name, &compiled, description, &given, limits)
+                .map_err(|error| error.to_string())
+        };
+        self.shared(used.clone(), make)
+    }
+
+    /// The one that is in use already, or a new one.
+    fn shared<E>(
+        &self,
+        used: ModuleUse,
+        make: impl FnOnce() -> Result<Coordinator, E>,
+    ) -> Result<Arc<Coordinator>, E> {
+        let all = || self.coordinators.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = all().iter().find(|(known, _)| *known == used).and_then(|(_, one)| one.upgrade());
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let made = Arc::new(make()?);
+        let mut all = all();
+        all.retain(|(known, one)| one.strong_count() > 0 && *known != used);
+        all.push((used, Arc::downgrade(&made)));
+        Ok(made)
     }
 
     /// Whether its compiled code is still in memory.

@@ -312,6 +312,8 @@ impl Work {
             detail: shorten(detail).to_owned(),
             queue,
             route,
+            scatter: None,
+            saga: None,
             module: Some(step.module.name.to_string()),
             digest: step.module.digest().map(|digest| digest.to_string()),
             attempts: 0,

@@ -33,7 +33,7 @@ pub use modules::{ModuleOptions, ModuleSource, ModuleSpec, OnError, Rollback, Ro
 pub use place::place;
 pub use plan::spelled;
 pub use reference::{reference, schema};
-pub(crate) use uses::{Named, a};
+pub(crate) use uses::{Named, a, use_of};
 
 use document::{Document, LimitsTable};
 use errors::Collector;

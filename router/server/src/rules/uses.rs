@@ -96,11 +96,16 @@ pub(crate) fn a(world: World) -> &'static str {
 pub(super) fn module_use(name: &str, modules: &[ModuleSpec]) -> ModuleUse {
     // The document was checked, and builtins that it names stand among the modules.
     let spec = modules.iter().find(|spec| spec.name == name).expect("every module that is named is there");
+    use_of(spec)
+}
+
+/// See [`module_use`].
+pub(crate) fn use_of(spec: &ModuleSpec) -> ModuleUse {
     // A map sorts the names, so the same params are the same text in whatever order they are written.
     let params: BTreeMap<&str, &Json> =
         spec.params.iter().map(|(name, value)| (name.as_str(), value)).collect();
     ModuleUse {
-        name: name.to_owned(),
+        name: spec.name.clone(),
         binary: None,
         params: serde_json::to_string(&params).expect("params are plain data"),
         time_limit_ms: spec.time_limit_ms,

@@ -233,6 +233,7 @@ async fn datagrams(peer: Arc<Peer>) {
         let (way, work) = judged::way(&view.resolve(head.topic), &message, &head, payload_at);
         let publish = Publish {
             publisher: None,
+            connection: Some(peer.id),
             number: 0,
             rules: view.version(),
             mandatory: false,

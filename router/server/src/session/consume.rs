@@ -389,6 +389,7 @@ fn settle_code(error: SettleError) -> Code {
     match error {
         SettleError::LeaseLost => Code::LeaseLost,
         SettleError::NotAllowed => Code::NotAllowed,
+        SettleError::TooLarge => Code::PayloadTooLarge,
         SettleError::DiskFull => Code::DiskFull,
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn check(view: &View, names: &[&str]) -> Result<Vec<String>, Refusal>
         if let Some(coordinator) = &module.coordinator {
             let detail = format!(
                 "module `{name}` is {}, and a consumer or subscription names filters",
-                crate::rules::a(coordinator.world)
+                crate::rules::a(coordinator.world())
             );
             return Err(Refusal::new(Code::NotAllowed, detail));
         }

@@ -167,6 +167,7 @@ impl Session<'_> {
                 Ok(self.message(block).map(|(message, way, work)| {
                     let command = Command::Publish(Publish {
                         publisher: Some(self.id),
+                        connection: Some(self.peer.id),
                         number: self.number,
                         rules: self.view.version(),
                         mandatory,

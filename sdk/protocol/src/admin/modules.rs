@@ -201,6 +201,8 @@ pub struct TraceResult {
     pub queues: Vec<String>,
     /// Subscriptions that it is passed to.
     pub subscriptions: u64,
+    /// What it begins: `scatter NAME` or `saga NAME`.
+    pub begins: Vec<String>,
     /// Whether a filter changed it.
     pub changed: bool,
 }

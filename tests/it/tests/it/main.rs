@@ -21,6 +21,7 @@ mod transactions;
 mod coordination;
 mod filters;
 mod hostile;
+mod module_kinds;
 mod modules;
 mod swaps;
 

@@ -200,6 +200,8 @@ impl Model {
             detail: String::new(),
             queue: Some(name.to_owned()),
             route: None,
+            scatter: None,
+            saga: None,
             module: None,
             digest: None,
             attempts: entry.attempts,

@@ -1,0 +1,448 @@
+//! Where aggregators and compensators are called: a worker for each scatter or saga of a version of the rules, one batch of calls at a time.
+//! What they say goes back to the broker as commands. The states of gathers live here between calls; the broker tells all again after a start.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaski_broker::{
+    Advice, Advise, Aggregate, AggregateCall, Aggregated, Command, GatherEnd, ModuleFailure, ModuleUse,
+    SagaCause, SagaSettings, ScatterSettings, Sequence, StepOutcome,
+};
+use chaski_modules::{Answered, Busy, Course, GatherEvent, History, Plan, Request, SagaStep, StepState};
+use chaski_protocol::Head;
+use tokio::sync::mpsc;
+
+use super::coordinators::{Callee, Coordinator};
+use super::lanes::{Lanes, Place};
+use super::versions::Versions;
+use crate::shard::{Input, Shard};
+
+/// Calls of one batch at most.
+const BATCH: usize = 256;
+
+/// A worker without anything to do for so long ends.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Times that a call is made again when every instance is in use, a millisecond apart.
+const BUSY_RETRIES: u32 = 1_000;
+
+/// Bytes of all gathers' states of one worker at most: beyond it, gathers fail.
+const STATES_BYTES: usize = 256 << 20;
+
+/// What a worker is asked.
+enum Ask {
+    Aggregate(Box<Aggregate>),
+    /// This gather is over.
+    Forget(Sequence),
+    Advise(Box<Advise>),
+}
+
+/// The workers.
+#[derive(Default)]
+pub(crate) struct Steering(Mutex<Workers>);
+
+#[derive(Default)]
+struct Workers {
+    /// By the address of their settings, which are kept so that it stays theirs.
+    by_settings: HashMap<usize, (Settings, mpsc::UnboundedSender<Ask>)>,
+    /// The worker of each gather under way.
+    by_gather: HashMap<u64, mpsc::UnboundedSender<Ask>>,
+}
+
+/// What a worker works for.
+#[derive(Clone)]
+enum Settings {
+    Scatter(Arc<ScatterSettings>),
+    Saga(Arc<SagaSettings>),
+}
+
+impl Settings {
+    fn address(&self) -> usize {
+        match self {
+            Settings::Scatter(settings) => Arc::as_ptr(settings) as usize,
+            Settings::Saga(settings) => Arc::as_ptr(settings) as usize,
+        }
+    }
+
+    fn module(&self) -> Option<&ModuleUse> {
+        match self {
+            Settings::Scatter(settings) => Some(&settings.aggregator),
+            Settings::Saga(settings) => settings.compensator.as_ref(),
+        }
+    }
+}
+
+impl Steering {
+    /// An aggregator is to be called.
+    pub(crate) fn aggregate(self: &Arc<Self>, call: Box<Aggregate>, versions: &Arc<Versions>, shard: &Shard) {
+        let mut workers = self.lock();
+        let gather = call.gather;
+        let known = workers.by_gather.get(&gather.0).cloned();
+        let worker = known.unwrap_or_else(|| {
+            let worker = self.worker(&mut workers, Settings::Scatter(call.module.clone()), versions, shard);
+            workers.by_gather.insert(gather.0, worker.clone());
+            worker
+        });
+        // A worker ends by itself only when nobody has anything for it, and under the lock.
+        let _ = worker.send(Ask::Aggregate(call));
+    }
+
+    /// A gather is over.
+    pub(crate) fn forget(&self, gather: Sequence) {
+        if let Some(worker) = self.lock().by_gather.remove(&gather.0) {
+            let _ = worker.send(Ask::Forget(gather));
+        }
+    }
+
+    /// A compensator is to be called.
+    pub(crate) fn advise(self: &Arc<Self>, call: Box<Advise>, versions: &Arc<Versions>, shard: &Shard) {
+        let mut workers = self.lock();
+        let worker = self.worker(&mut workers, Settings::Saga(call.definition.clone()), versions, shard);
+        let _ = worker.send(Ask::Advise(call));
+    }
+
+    fn worker(
+        self: &Arc<Self>,
+        workers: &mut Workers,
+        settings: Settings,
+        versions: &Arc<Versions>,
+        shard: &Shard,
+    ) -> mpsc::UnboundedSender<Ask> {
+        if let Some((_, worker)) = workers.by_settings.get(&settings.address()) {
+            return worker.clone();
+        }
+        let (asks, asked) = mpsc::unbounded_channel();
+        workers.by_settings.insert(settings.address(), (settings.clone(), asks.clone()));
+        let worker = Worker {
+            steering: Arc::clone(self),
+            settings,
+            versions: Arc::clone(versions),
+            place: Arc::new(versions.lanes.place()),
+            shard: shard.clone(),
+        };
+        tokio::spawn(worker.run(asked));
+        asks
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Workers> {
+        // Each change of what it guards is one statement.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Worker {
+    steering: Arc<Steering>,
+    settings: Settings,
+    versions: Arc<Versions>,
+    place: Arc<Place>,
+    shard: Shard,
+}
+
+impl Worker {
+    async fn run(self, mut asked: mpsc::UnboundedReceiver<Ask>) {
+        let mut module = None;
+        let mut states = States::default();
+        let mut batch = Vec::new();
+        loop {
+            match tokio::time::timeout(IDLE, asked.recv_many(&mut batch, BATCH)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) if self.retire(&states, &asked) => return,
+                Err(_) => continue,
+            }
+            let made = match module.take() {
+                Some(made) => made,
+                None => self.module().await,
+            };
+            let calls = std::mem::take(&mut batch);
+            let commands;
+            (states, commands) = match &made {
+                Ok(coordinator) => self.call(coordinator, states, calls).await,
+                Err(detail) => (states, refused(calls, detail)),
+            };
+            // What couldn't be made is tried again with the next batch.
+            module = made.ok().map(Ok);
+            if !commands.is_empty() && self.shard.send(Input::Commands(commands)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Nobody asked for a while: the worker is forgotten, unless somebody asks just now or gathers are still open.
+    fn retire(&self, states: &States, asked: &mpsc::UnboundedReceiver<Ask>) -> bool {
+        let mut workers = self.steering.lock();
+        let idle = states.by_gather.is_empty() && asked.is_empty();
+        if idle {
+            workers.by_settings.remove(&self.settings.address());
+        }
+        idle
+    }
+
+    async fn module(&self) -> Result<Arc<Coordinator>, String> {
+        let Some(used) = self.settings.module().cloned() else { return Err("there is none".to_owned()) };
+        let versions = Arc::clone(&self.versions);
+        let made = tokio::task::spawn_blocking(move || versions.coordinator(&used)).await;
+        made.map_err(|error| error.to_string())?
+    }
+
+    /// Makes a batch of calls: in the slow lane while the module is not known to be fast, else on a thread of their own.
+    async fn call(
+        &self,
+        module: &Arc<Coordinator>,
+        mut states: States,
+        calls: Vec<Ask>,
+    ) -> (States, Vec<Command>) {
+        let (called, lanes): (_, &Lanes) = (Arc::clone(module), &self.versions.lanes);
+        let work = move || {
+            let commands = calls.into_iter().filter_map(|ask| answer(&called, &mut states, ask)).collect();
+            (states, commands)
+        };
+        if module.is_slow() {
+            lanes.run(&self.place, work).await
+        } else {
+            tokio::task::spawn_blocking(work).await.expect("a call of a module doesn't panic")
+        }
+    }
+}
+
+/// Every call fails, since there is no module.
+fn refused(calls: Vec<Ask>, detail: &str) -> Vec<Command> {
+    let failure = || ModuleFailure { detail: format!("the module can't be loaded: {detail}") };
+    calls
+        .into_iter()
+        .filter_map(|ask| match ask {
+            Ask::Aggregate(call) => {
+                Some(Command::Aggregated { gather: call.gather, call: call.call, outcome: Err(failure()) })
+            }
+            Ask::Forget(_) => None,
+            Ask::Advise(call) => {
+                Some(Command::Advised { saga: call.saga, call: call.call, outcome: Err(failure()) })
+            }
+        })
+        .collect()
+}
+
+/// Makes one call. A gather whose fold says nothing new has nothing to tell.
+fn answer(module: &Coordinator, states: &mut States, ask: Ask) -> Option<Command> {
+    match ask {
+        Ask::Aggregate(call) => {
+            let Aggregate { gather, call, what, .. } = *call;
+            let outcome = states.aggregate(module, gather, what)?;
+            Some(Command::Aggregated { gather, call, outcome })
+        }
+        Ask::Forget(gather) => {
+            states.remove(gather);
+            None
+        }
+        Ask::Advise(call) => {
+            let outcome = advise(module, &call);
+            Some(Command::Advised { saga: call.saga, call: call.call, outcome })
+        }
+    }
+}
+
+/// What aggregators remember of the gathers under way.
+#[derive(Default)]
+struct States {
+    /// `None`: a call failed, and nothing more is asked.
+    by_gather: HashMap<u64, Option<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl States {
+    fn set(&mut self, gather: Sequence, state: Option<Vec<u8>>) {
+        self.bytes += state.as_ref().map_or(0, Vec::len);
+        if let Some(Some(before)) = self.by_gather.insert(gather.0, state) {
+            self.bytes -= before.len();
+        }
+    }
+
+    fn remove(&mut self, gather: Sequence) {
+        if let Some(Some(before)) = self.by_gather.remove(&gather.0) {
+            self.bytes -= before.len();
+        }
+    }
+
+    fn aggregate(
+        &mut self,
+        module: &Coordinator,
+        gather: Sequence,
+        what: AggregateCall,
+    ) -> Option<Result<Aggregated, ModuleFailure>> {
+        let Callee::Aggregator(aggregator) = &module.callee else {
+            return Some(Err(ModuleFailure { detail: "it is no aggregator".to_owned() }));
+        };
+        let begun = match self.by_gather.get(&gather.0) {
+            Some(Some(state)) => Some(state),
+            Some(None) => return None,
+            None => None,
+        };
+        let outcome = match (what, begun) {
+            (AggregateCall::Begin { request, recipients, .. }, _) => {
+                let request = request_of(&request);
+                made(module, || aggregator.begin(&request, &recipients)).map(|state| (state, false))
+            }
+            (AggregateCall::Finish { why }, Some(state)) => {
+                let why = end(why);
+                let finished = made(module, || aggregator.finish(state, why));
+                return Some(match finished {
+                    Ok(Ok(response)) => {
+                        let payload = Bytes::from(response.payload);
+                        Ok(Aggregated::Answer { headers: response.headers, payload })
+                    }
+                    Ok(Err(reason)) => Err(ModuleFailure { detail: reason }),
+                    Err(failure) => Err(failure),
+                });
+            }
+            (event, Some(state)) => {
+                let event = event_of(event);
+                made(module, || aggregator.fold(state, &event)).map(|folded| (folded.state, folded.done))
+            }
+            (_, None) => return None,
+        };
+        match outcome {
+            Ok((state, _)) if self.bytes + state.len() > STATES_BYTES => {
+                self.set(gather, None);
+                let detail = format!("the states of all gathers under way would exceed {STATES_BYTES} bytes");
+                Some(Err(ModuleFailure { detail }))
+            }
+            Ok((state, done)) => {
+                self.set(gather, Some(state));
+                done.then_some(Ok(Aggregated::Folded { done }))
+            }
+            Err(failure) => {
+                self.set(gather, None);
+                Some(Err(failure))
+            }
+        }
+    }
+}
+
+/// One call, made again while every instance is in use; its log and its time are noted.
+fn made<T>(module: &Coordinator, call: impl Fn() -> Result<Answered<T>, Busy>) -> Result<T, ModuleFailure> {
+    let mut tries = 0;
+    loop {
+        match call() {
+            Ok(answered) => {
+                module.log.write(module.name(), &answered.lines, answered.lines_left_out);
+                module.took(answered.spent);
+                return answered
+                    .answer
+                    .map_err(|failure| ModuleFailure { detail: failure.cause.to_string() });
+            }
+            Err(busy) if tries == BUSY_RETRIES => return Err(ModuleFailure { detail: busy.to_string() }),
+            Err(_) => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+fn advise(module: &Coordinator, call: &Advise) -> Result<Advice, ModuleFailure> {
+    let Callee::Compensator(compensator) = &module.callee else {
+        return Err(ModuleFailure { detail: "it is no compensator".to_owned() });
+    };
+    let history = history(call);
+    if call.cause.is_none() {
+        return made(module, || compensator.advance(&history)).map(|course| match course {
+            Course::Next => Advice::Next,
+            Course::Step { step, payload } => Advice::Step { step, payload: payload.map(Bytes::from) },
+            Course::Complete => Advice::Complete,
+            Course::Fail(reason) => Advice::Fail { reason },
+        });
+    }
+    made(module, || compensator.compensate(&history)).map(|plan| match plan {
+        Plan::Undo(steps) => {
+            let steps = steps.into_iter().map(|undo| (undo.step, undo.payload.map(Bytes::from)));
+            Advice::Undo { steps: steps.collect() }
+        }
+        Plan::Retry => Advice::Retry,
+        Plan::Park(reason) => Advice::Park { reason },
+    })
+}
+
+fn history(call: &Advise) -> History {
+    let steps = call.steps.iter().zip(&call.definition.steps).map(|(step, settings)| SagaStep {
+        name: step.name.clone(),
+        state: match step.outcome {
+            StepOutcome::Pending => StepState::Pending,
+            StepOutcome::Running => StepState::Running,
+            StepOutcome::Completed => StepState::Completed,
+            StepOutcome::Failed => StepState::Failed,
+            StepOutcome::Unknown => StepState::Unknown,
+        },
+        attempts: step.attempts,
+        payload: step.result.as_ref().map(|result| result.to_vec()),
+        reason: step.reason.clone(),
+        can_undo: settings.compensate.is_some(),
+        undone: step.undone,
+        pivot: settings.pivot,
+    });
+    let cause = call.cause.as_ref().map(|cause| match cause {
+        SagaCause::Step { step, .. } => {
+            let step = call.definition.steps.get(*step as usize).map(|step| step.name.clone());
+            chaski_modules::SagaCause::Step(step.unwrap_or_default())
+        }
+        SagaCause::Timeout => chaski_modules::SagaCause::Timeout,
+        SagaCause::Aborted { reason } => chaski_modules::SagaCause::Aborted(reason.clone()),
+    });
+    History {
+        saga: call.name.clone(),
+        id: call.id.clone(),
+        now_ms: call.now.0,
+        input: request_of(&call.input),
+        steps: steps.collect(),
+        cause,
+        retries: call.retries,
+    }
+}
+
+/// A message's block as a module sees it.
+fn request_of(block: &Bytes) -> Request {
+    let (head, payload) = decoded(block);
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Request {
+        topic: head.topic.to_owned(),
+        id: head.id.to_owned(),
+        key: head.key.map(str::to_owned),
+        headers: head.headers.iter().map(owned).collect(),
+        payload: payload.to_vec(),
+        priority: head.priority,
+        timestamp_ms: head.timestamp_ms,
+    }
+}
+
+fn event_of(call: AggregateCall) -> GatherEvent {
+    match call {
+        AggregateCall::Reply { recipient, at, reply } => {
+            let (head, payload) = decoded(&reply);
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let headers = head.headers.iter().map(owned).collect();
+            GatherEvent::Reply { recipient, at_ms: at.0, headers, payload: payload.to_vec() }
+        }
+        AggregateCall::Failed { recipient, at, reason } => {
+            GatherEvent::Failed { recipient, at_ms: at.0, reason }
+        }
+        AggregateCall::Silent { recipient } => GatherEvent::Silent { recipient },
+        AggregateCall::Begin { .. } | AggregateCall::Finish { .. } => {
+            unreachable!("these two are no event of a recipient")
+        }
+    }
+}
+
+fn decoded(block: &Bytes) -> (Head<'_>, &[u8]) {
+    let (head, payload_at) = Head::decode(block).expect("a message was decoded before the broker had it");
+    (head, &block[payload_at..])
+}
+
+fn end(why: GatherEnd) -> chaski_modules::GatherEnd {
+    match why {
+        GatherEnd::Quorum => chaski_modules::GatherEnd::Quorum,
+        GatherEnd::Done => chaski_modules::GatherEnd::Done,
+        GatherEnd::Settled => chaski_modules::GatherEnd::Settled,
+        GatherEnd::Timeout => chaski_modules::GatherEnd::Timeout,
+    }
+}

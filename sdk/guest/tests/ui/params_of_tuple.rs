@@ -1,0 +1,8 @@
+//! Params have names.
+
+use chaski_guest::prelude::*;
+
+#[params]
+struct Params(String);
+
+fn main() {}
