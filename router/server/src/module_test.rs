@@ -239,8 +239,7 @@ pub fn check_module(checked: &Checked, module: &ModuleSpec, wasm: &[u8]) -> Vec<
         Ok(compiled) => compiled,
         Err(error) => return vec![(at(&["file"]), error.to_string())],
     };
-    let misplaced = check_world(checked, name, compiled.world());
-    if !misplaced.is_empty() {
+    if let Err(misplaced) = check_world(&checked.named, name, compiled.world()) {
         let line =
             |path: &[String]| rules::place(document, &path.iter().map(String::as_str).collect::<Vec<_>>());
         return misplaced.into_iter().map(|problem| (line(&problem.path), problem.detail)).collect();

@@ -18,6 +18,7 @@ mod overflow;
 mod times;
 mod transactions;
 
+mod coordination;
 mod filters;
 mod hostile;
 mod module_kinds;
