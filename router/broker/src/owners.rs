@@ -81,9 +81,8 @@ impl Owners {
     }
 
     /// A message left a queue; how, whoever took it out may say better.
-    pub(crate) fn note(&mut self, queue: QueueId, sequence: Sequence, entry: &Entry) {
+    pub(crate) fn note(&mut self, queue: QueueId, sequence: Sequence, delivered: bool) {
         if self.of(sequence).is_some() {
-            let delivered = entry.attempts > 0 || entry.has(DELIVERED);
             let how = Left::Gone("it left its queue".to_owned());
             self.departed.push(Departed { queue, sequence, delivered, how });
         }
@@ -99,6 +98,12 @@ impl Owners {
     pub(crate) fn any_departed(&self) -> bool {
         !self.departed.is_empty()
     }
+}
+
+/// Whether somebody had this message, or may have had it. Of those that are older than this start (up to number `start`) nobody
+/// knows: a power cut forgets the last deliveries, since nothing waits for their records.
+pub(crate) fn may_be_delivered(sequence: Sequence, entry: &Entry, start: u64) -> bool {
+    entry.attempts > 0 || entry.has(DELIVERED) || sequence.0 <= start
 }
 
 impl Broker {
@@ -161,6 +166,6 @@ impl Broker {
         let record = Record::Removed { queue: id, cause: Removal::Withdrawn, sequences: vec![sequence] };
         self.commit(record, journaled, output);
         self.touch(id);
-        Some(entry.attempts > 0 || entry.has(DELIVERED))
+        Some(may_be_delivered(sequence, &entry, self.start))
     }
 }

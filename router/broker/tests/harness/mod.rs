@@ -5,6 +5,7 @@
 
 mod filters;
 mod message;
+mod outside;
 mod steering;
 mod verbs;
 
@@ -15,6 +16,7 @@ use chaski_broker::*;
 
 pub use filters::*;
 pub use message::*;
+pub use outside::*;
 pub use steering::*;
 
 /// A wake-up that doesn't come to rest within so many calls is a livelock.

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod boundaries;
 mod dead_letters;
 mod dedup;
 mod delivery;
