@@ -95,7 +95,17 @@ impl Broker {
         let input = Kept(Message { body: Bytes::copy_from_slice(&message.body), fields: message.fields });
         self.note_saga(now, number, SagaFact::Begun { name: name.to_owned(), input }, output);
         let steps = self.saga_row(number).following();
-        self.go(now, number, steps, None, output);
+        match message.fields.deliver_at.filter(|due| *due > now) {
+            None => self.go(now, number, steps, None, output),
+            // It begins to send when its message would have been delivered.
+            Some(until) => {
+                let fact = SagaFact::Went { steps: steps.clone(), payload: None };
+                self.note_saga(now, number, fact, output);
+                for step in steps {
+                    self.note_saga(now, number, SagaFact::Waits { step, undo: false, until }, output);
+                }
+            }
+        }
         self.retime_saga(number);
         number
     }

@@ -231,7 +231,8 @@ impl Gather {
     }
 
     pub(crate) fn deadline(&self) -> Millis {
-        self.began_at.after(self.settings.timeout_ms)
+        let due = self.request.fields.deliver_at.unwrap_or_default();
+        self.began_at.max(due).after(self.settings.timeout_ms)
     }
 
     /// The recipient of this queue.

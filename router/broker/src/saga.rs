@@ -275,7 +275,7 @@ impl Saga {
             name: name.into(),
             id: id.into(),
             runs: vec![run; settings.steps.len()],
-            deadline: Some(at.after(settings.timeout_ms)),
+            deadline: Some(at.max(input.fields.deliver_at.unwrap_or_default()).after(settings.timeout_ms)),
             settings,
             input,
             reply_to,

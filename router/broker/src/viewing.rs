@@ -142,7 +142,7 @@ impl Saga {
     fn view(&self, number: Sequence) -> SagaView {
         SagaView {
             summary: self.summary(number),
-            deadline: self.began_at.after(self.settings.timeout_ms),
+            deadline: self.deadline.unwrap_or_else(|| self.began_at.after(self.settings.timeout_ms)),
             steps: self.step_views(),
             pending: self.acks.iter().map(|step| self.step(*step).name.clone()).collect(),
             failed: self.failure().map(|(step, reason)| (step.to_owned(), reason.to_owned())),

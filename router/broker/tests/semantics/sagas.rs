@@ -389,3 +389,27 @@ fn history_of_nothing_forgets_a_saga_as_it_ends() {
     world.advance(5_000);
     assert_eq!(world.broker.saga_counts(), []);
 }
+
+#[test]
+fn a_delayed_start_sends_its_first_step_when_it_is_due() {
+    let mut world = World::steering(&[], &[], &[saga("order", vec![saga_step("stock")])]);
+    let stock = world.attach("stock", 8);
+    let due = world.now.after(10_000);
+    world.publish(draft("order", "o1").deliver_at(due));
+    world.advance(9_999);
+    assert!(world.poll(stock).is_none());
+    world.restart();
+    let stock = world.attach("stock", 8);
+    world.advance(1);
+    assert_eq!(world.complete(stock, ""), "order/o1/stock/1");
+    assert_eq!(world.saga_state("order", "o1"), SagaState::Completed);
+}
+
+#[test]
+fn a_delayed_saga_has_its_whole_time_from_when_it_is_due() {
+    let mut world = World::steering(&[], &[], &[saga("order", vec![saga_step("stock")])]);
+    let due = world.now.after(120_000);
+    world.publish(draft("order", "o1").deliver_at(due));
+    world.advance(119_999);
+    assert_eq!(world.saga_state("order", "o1"), SagaState::Running, "its time is 60 s, and did not begin");
+}
