@@ -121,7 +121,7 @@ pub struct Broker {
     /// Whose messages of gathers and sagas are in queues.
     pub(crate) owners: Owners,
     /// Definitions of which a parked saga went on: their alarms are looked at.
-    pub(crate) unparked_sagas: Vec<Box<str>>,
+    pub(crate) unparked_sagas: Vec<Arc<str>>,
     pub(crate) timers: Timers,
     pub(crate) consumers: Consumers,
     pub(crate) subscriptions: Subscriptions,

@@ -36,7 +36,7 @@ pub(crate) struct Sagas {
     /// Those that are over, in the order in which they are forgotten.
     remembered: BTreeSet<(Millis, Sequence)>,
     /// By definition and state.
-    counts: BTreeMap<Box<str>, [u64; SagaState::ALL.len()]>,
+    counts: BTreeMap<Arc<str>, [u64; SagaState::ALL.len()]>,
     /// Inputs and results of those that are not over.
     bytes: u64,
     /// Volatile.
@@ -70,9 +70,12 @@ impl Sagas {
         self.bytes
     }
 
-    pub(crate) fn insert(&mut self, key: HashKey, number: Sequence, saga: Saga) {
+    pub(crate) fn insert(&mut self, key: HashKey, number: Sequence, mut saga: Saga) {
         self.by_key.insert(key.saga(saga.name.as_bytes(), saga.id.as_bytes()), number);
         self.count(&saga.name, saga.state(), 1);
+        if let Some((name, _)) = self.counts.get_key_value(&saga.name) {
+            saga.name = name.clone();
+        }
         match saga.until {
             Some(until) => {
                 self.remembered.insert((until, number));
