@@ -21,7 +21,7 @@ use crate::ids::{Lease, Millis, Position, QueueId, RulesVersion, Sequence};
 use crate::judging::Judging;
 use crate::message::Render;
 use crate::messages::Messages;
-use crate::owners::{Owners, Postponed};
+use crate::owners::Owners;
 use crate::queue::{Kind, Queue};
 use crate::queues::{CHASKI, CHASKI_DLQ, Queues};
 use crate::record::{Move, Moves, Record};
@@ -121,7 +121,7 @@ pub struct Broker {
     /// Whose messages of gathers and sagas are in queues.
     pub(crate) owners: Owners,
     /// Definitions of which a parked saga went on: their alarms are looked at.
-    pub(crate) unparked_sagas: Vec<Box<str>>,
+    pub(crate) unparked_sagas: Vec<Arc<str>>,
     pub(crate) timers: Timers,
     pub(crate) consumers: Consumers,
     pub(crate) subscriptions: Subscriptions,
@@ -136,8 +136,10 @@ pub struct Broker {
     pub(crate) owed: VecDeque<Owed>,
     /// Leases whose end could not be recorded on a full disk; `true`: released.
     pub(crate) orphans: Vec<(QueueId, Sequence, bool)>,
-    /// What gathers and sagas are still to be told, since a full disk takes no record of what follows.
-    pub(crate) postponed: Vec<Postponed>,
+    /// Answers of modules that came while the disk was full: it takes no record of what follows.
+    pub(crate) postponed: Vec<Command>,
+    /// Recipients of gathers whose subscription ended, and that are still to be failed.
+    pub(crate) deaf: VecDeque<(Sequence, u16)>,
     /// Dropped queues, whose messages are still to be let go.
     pub(crate) drains: Vec<Queue>,
     /// Queues whose time to live changed, and up to where their timers are set anew.
@@ -235,6 +237,7 @@ impl Broker {
             owed: VecDeque::new(),
             orphans: Vec::new(),
             postponed: Vec::new(),
+            deaf: VecDeque::new(),
             drains: Vec::new(),
             retimings: Vec::new(),
             wanted_window_ms: crate::publish::LEAST_WINDOW_MS,
@@ -320,7 +323,7 @@ impl Broker {
             Command::BodyLost { position } => self.body_lost(now, position, output),
             Command::Disk(disk) => self.disk(now, disk, output),
             Command::Aggregated { .. } | Command::Advised { .. } if self.disk == DiskState::Full => {
-                self.postponed.push(Postponed::Answer(Box::new(command)));
+                self.postponed.push(command);
             }
             Command::Aggregated { gather, outcome, .. } => self.aggregated(now, gather, outcome, output),
             Command::Advised { saga, call, outcome } => self.advised(now, saga, call, outcome, output),

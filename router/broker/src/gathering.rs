@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::begins::Scatter;
-use crate::broker::Broker;
+use crate::broker::{Broker, TIMEOUT_BUDGET};
 use crate::codec::Kept;
 use crate::command::{Aggregated, DiskState, ModuleFailure, Targets};
 use crate::config::Durability;
@@ -17,7 +17,7 @@ use crate::ids::{ConnectionId, Millis, QueueId, Sequence, SubscriptionId};
 use crate::judging::JudgeError;
 use crate::message::{AnswerMessage, AskedMessage, DeadInfo, DeadReason, Message, Own, Status};
 use crate::messages::RequestName;
-use crate::owners::{Departed, Left, Owner, Postponed};
+use crate::owners::{Departed, Left, Owner};
 use crate::publish::Plan;
 use crate::record::Record;
 use crate::requests::Owed;
@@ -306,12 +306,19 @@ impl Broker {
 
     /// A subscription ended: gathers that wait for it wait no longer.
     pub(crate) fn listener_lost(&mut self, now: Millis, subscription: SubscriptionId, output: &mut Output) {
-        if self.disk == DiskState::Full {
-            self.postponed.push(Postponed::Deaf(subscription));
-            return;
-        }
-        for (gather, recipient) in self.gathers.deaf(subscription) {
+        self.deaf.extend(self.gathers.deaf(subscription));
+        self.fail_deaf(now, output);
+    }
+
+    /// Fails recipients whose subscription ended, a part of them: many gathers may have waited for one.
+    pub(crate) fn fail_deaf(&mut self, now: Millis, output: &mut Output) {
+        let mut budget = TIMEOUT_BUDGET;
+        while budget > 0
+            && self.disk != DiskState::Full
+            && let Some((gather, recipient)) = self.deaf.pop_front()
+        {
             self.gather_failed(now, gather, recipient, "its subscription ended".to_owned(), output);
+            budget -= 1;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::config::Durability;
 use crate::dead::shorten;
 use crate::effect::Output;
 use crate::hash::Plain;
-use crate::ids::{Millis, QueueId, Sequence, SubscriptionId};
+use crate::ids::{Millis, QueueId, Sequence};
 use crate::queue::{DELIVERED, Entry};
 use crate::record::{Record, Removal};
 
@@ -47,15 +47,6 @@ pub(crate) struct Departed {
     /// Whether somebody had it.
     pub(crate) delivered: bool,
     pub(crate) how: Left,
-}
-
-/// What a full disk keeps from gathers and sagas.
-#[derive(Debug)]
-pub(crate) enum Postponed {
-    /// A module answered.
-    Answer(Box<Command>),
-    /// A subscription ended.
-    Deaf(SubscriptionId),
 }
 
 /// Every owned message, and those that left and were not told of yet.
@@ -126,18 +117,12 @@ impl Broker {
 
     /// The disk takes records again: gathers and sagas are told what happened meanwhile.
     pub(crate) fn catch_up(&mut self, now: Millis, output: &mut Output) {
-        for postponed in std::mem::take(&mut self.postponed) {
-            match postponed {
-                Postponed::Deaf(subscription) => self.listener_lost(now, subscription, output),
-                Postponed::Answer(command) => match *command {
-                    Command::Aggregated { gather, outcome, .. } => {
-                        self.aggregated(now, gather, outcome, output);
-                    }
-                    Command::Advised { saga, call, outcome } => {
-                        self.advised(now, saga, call, outcome, output);
-                    }
-                    _ => unreachable!("only answers of modules are postponed"),
-                },
+        self.fail_deaf(now, output);
+        for answer in std::mem::take(&mut self.postponed) {
+            match answer {
+                Command::Aggregated { gather, outcome, .. } => self.aggregated(now, gather, outcome, output),
+                Command::Advised { saga, call, outcome } => self.advised(now, saga, call, outcome, output),
+                _ => unreachable!("only answers of modules are postponed"),
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::codec::{Kept, Payload};
 use crate::effect::SagaCause;
@@ -19,7 +20,8 @@ const TIMELINE: usize = 256;
 /// One saga.
 #[derive(Clone, Debug)]
 pub(crate) struct Saga {
-    pub(crate) name: Box<str>,
+    /// One for all sagas of a definition.
+    pub(crate) name: Arc<str>,
     pub(crate) id: Box<str>,
     pub(crate) settings: Arc<SagaSettings>,
     /// The message that began it; once it is over, its head only.
@@ -35,7 +37,7 @@ pub(crate) struct Saga {
     pub(crate) parked: Option<Box<str>>,
     pub(crate) runs: Vec<Run>,
     /// The steps that are done side by side now.
-    pub(crate) current: Vec<u16>,
+    pub(crate) current: SmallVec<[u16; 4]>,
     /// Payloads that the compensator gave for steps.
     pub(crate) payloads: Vec<(u16, Bytes)>,
     /// What is still to be undone, the next first.
@@ -283,13 +285,14 @@ impl Saga {
             changed_at: at,
             phase: Phase::Forward,
             parked: None,
-            current: Vec::new(),
+            current: SmallVec::new(),
             payloads: Vec::new(),
             plan: Vec::new(),
             cause: None,
             retries: 0,
             acks: Vec::new(),
-            timeline: Vec::with_capacity(4),
+            // As many as one has that waits for its first step.
+            timeline: Vec::with_capacity(2),
             until: None,
             lines: 0,
             call: 0,
@@ -307,7 +310,7 @@ impl Saga {
             SagaFact::Went { steps, payload } => {
                 self.go_on(at);
                 self.phase = Phase::Forward;
-                self.current.clone_from(steps);
+                self.current = steps.iter().copied().collect();
                 for step in steps {
                     let run = &mut self.runs[*step as usize];
                     run.outcome = StepOutcome::Running;

@@ -36,7 +36,9 @@ pub(crate) struct Sagas {
     /// Those that are over, in the order in which they are forgotten.
     remembered: BTreeSet<(Millis, Sequence)>,
     /// By definition and state.
-    counts: BTreeMap<Box<str>, [u64; SagaState::ALL.len()]>,
+    counts: BTreeMap<Arc<str>, [u64; SagaState::ALL.len()]>,
+    /// Those that wait for an operator: few, and looked for among all.
+    parked: BTreeSet<Sequence>,
     /// Inputs and results of those that are not over.
     bytes: u64,
     /// Volatile.
@@ -70,9 +72,15 @@ impl Sagas {
         self.bytes
     }
 
-    pub(crate) fn insert(&mut self, key: HashKey, number: Sequence, saga: Saga) {
+    pub(crate) fn insert(&mut self, key: HashKey, number: Sequence, mut saga: Saga) {
         self.by_key.insert(key.saga(saga.name.as_bytes(), saga.id.as_bytes()), number);
         self.count(&saga.name, saga.state(), 1);
+        if saga.state() == SagaState::Parked {
+            self.parked.insert(number);
+        }
+        if let Some((name, _)) = self.counts.get_key_value(&saga.name) {
+            saga.name = name.clone();
+        }
         match saga.until {
             Some(until) => {
                 self.remembered.insert((until, number));
@@ -102,7 +110,21 @@ impl Sagas {
             let counts = self.counts.get_mut(&saga.name).expect("it is counted since it began");
             counts[state as usize] -= 1;
             counts[now as usize] += 1;
+            match (state, now) {
+                (SagaState::Parked, _) => {
+                    self.parked.remove(&number);
+                }
+                (_, SagaState::Parked) => {
+                    self.parked.insert(number);
+                }
+                _ => {}
+            }
         }
+    }
+
+    /// Those that wait for an operator, after this number, in order.
+    pub(crate) fn parked(&self, after: Sequence) -> impl Iterator<Item = Sequence> {
+        self.parked.range(Sequence(after.0.saturating_add(1))..).copied()
     }
 
     fn count(&mut self, name: &str, state: SagaState, change: i64) {

@@ -19,6 +19,13 @@ impl Broker {
 
     /// The latest gather that a message with this id began.
     pub fn gather(&self, id: &str) -> Option<GatherView> {
+        let hash = |topic: &str| self.hash_key.message(topic.as_bytes(), id.as_bytes());
+        let scatters = self.rules.scatters.iter();
+        let known = scatters.filter_map(|(_, scatter)| self.gathers.of_request(hash(&scatter.topic)));
+        if let Some(gather) = known.max().and_then(|number| self.gathers.get(number)) {
+            return Some(gather.view());
+        }
+        // Of a scatter that the rules don't have any more.
         let rows = self.gathers.rows().iter();
         let found = rows.filter(|(_, gather)| gather.request.id() == id.as_bytes()).last();
         found.map(|(_, gather)| gather.view())
@@ -26,6 +33,10 @@ impl Broker {
 
     /// Sagas after this number, in order; those that are remembered among them.
     pub fn sagas(&self, state: Option<SagaState>, after: Sequence, limit: usize) -> Vec<SagaSummary> {
+        if state == Some(SagaState::Parked) {
+            let parked = self.sagas.parked(after).take(limit);
+            return parked.map(|number| self.saga_row(number).summary(number)).collect();
+        }
         let rows = self.sagas.rows().range(after.0.saturating_add(1)..);
         let rows = rows.filter(|(_, saga)| state.is_none_or(|state| saga.state() == state)).take(limit);
         rows.map(|(number, saga)| saga.summary(Sequence(number))).collect()

@@ -68,6 +68,8 @@ pub struct World {
     /// The same by call, with what the records tell a checker.
     pub calls: Vec<Call>,
     positions: BTreeMap<Sequence, Position>,
+    /// What each message for a subscription waited for.
+    pub pass_waits: Vec<Wait>,
     pub snapshots: Vec<(Position, Vec<Vec<u8>>)>,
     leases: BTreeSet<Lease>,
     sequences: BTreeSet<Sequence>,
@@ -161,6 +163,7 @@ impl World {
             seen: Vec::new(),
             calls: Vec::new(),
             positions: BTreeMap::new(),
+            pass_waits: Vec::new(),
             snapshots: Vec::new(),
             leases: BTreeSet::new(),
             sequences: BTreeSet::new(),
@@ -361,7 +364,10 @@ impl World {
             }
             Effect::Confirm { number, outcome, .. } => Seen::Confirm(wait, *number, outcome.clone()),
             Effect::Transacted { number, outcome, .. } => Seen::Transacted(wait, *number, outcome.clone()),
-            Effect::Pass { subscription, body, dropped } => Seen::Pass(*subscription, body.clone(), *dropped),
+            Effect::Pass { subscription, body, dropped } => {
+                self.pass_waits.push(wait);
+                Seen::Pass(*subscription, body.clone(), *dropped)
+            }
             Effect::Settled { number, outcome, .. } => Seen::Settled(*number, *outcome),
             Effect::Detached { consumer } => Seen::Detached(*consumer),
             Effect::Extended { lost, .. } => Seen::Lost(lost.clone()),

@@ -85,6 +85,8 @@ fn answers_and_failures_are_told_once_their_record_is_durable_the_repeated_ones_
     world.reply(1, "a", &one, "10");
     world.publish(request("q2"));
     world.sync_at_once = false;
+    world.pass_waits.clear();
+    let synced = world.synced as u64;
     let repeat = |world: &mut World, id| {
         let (_, command) = world.command(&request(id), false);
         world.call(command);
@@ -95,6 +97,9 @@ fn answers_and_failures_are_told_once_their_record_is_durable_the_repeated_ones_
     world.advance(30_000);
     repeat(&mut world, "q2");
     assert_eq!(received(&mut world, inbox), [""; 0], "and the timeout");
+    let waits = |wait: &Wait| wait.durability == Durability::Fsync && wait.position.0 > synced;
+    assert_eq!(world.pass_waits.len(), 4);
+    assert!(world.pass_waits.iter().all(waits), "each for itself: {:?}", world.pass_waits);
     world.sync();
     let answers = received(&mut world, inbox);
     assert_eq!(answers.len(), 4, "{answers:?}");

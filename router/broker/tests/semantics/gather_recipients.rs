@@ -225,6 +225,20 @@ fn subscription_that_ends_fails() {
 }
 
 #[test]
+fn subscription_that_many_wait_for_ends_in_bounded_calls() {
+    let mut world = World::steering(&[queue("q").bind(&["suppliers.q"])], &[suppliers(|_| {})], &[]);
+    let one = world.subscribe(2, "suppliers.a");
+    for number in 0..5_000 {
+        world.publish(request(&format!("q{number}")));
+    }
+    world.aggregates.clear();
+    world.calls.clear();
+    world.call(Command::Unsubscribe { subscription: one });
+    assert_eq!(world.aggregates.len(), 5_000);
+    assert_eq!(world.calls.len(), 2, "the rest follows by timer");
+}
+
+#[test]
 fn gather_that_is_over_waits_for_no_subscription() {
     let mut world = World::steering(&[], &[suppliers(|it| it.quorum = Some(1))], &[]);
     let [_one, two] = [world.subscribe(2, "suppliers.a"), world.subscribe(3, "suppliers.b")];

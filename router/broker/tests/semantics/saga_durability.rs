@@ -56,11 +56,19 @@ fn outcome_is_told_once_its_record_is_durable_the_repeated_one_too() {
     let delivery = world.takes("stock");
     let (consumer, number) = (world.worker("stock"), world.draw());
     world.sync_at_once = false;
+    world.pass_waits.clear();
     let Delivery { sequence, lease, .. } = delivery;
     world.call(Command::Settle(Settle { consumer, number, sequence, lease, verdict: Verdict::Ack }));
     let (_, again) = world.command(&start("o1"), false);
     world.call(again);
     assert_eq!(received(&mut world, inbox), [""; 0]);
+    let ends = Position(world.journal.len() as u64);
+    assert!(
+        world.pass_waits.iter().all(|wait| wait.durability == Durability::Fsync),
+        "{:?}",
+        world.pass_waits
+    );
+    assert!(world.pass_waits.iter().all(|wait| wait.position.0 + 1 >= ends.0), "{:?}", world.pass_waits);
     world.sync();
     assert_eq!(received(&mut world, inbox), ["completed [] undone []"; 2]);
 }
@@ -108,6 +116,22 @@ fn lost_step_for_which_there_is_no_room_is_unknown_all_the_same() {
 }
 
 #[test]
+fn attempt_that_is_older_than_the_start_may_have_been_delivered() {
+    let mut world = order(vec![saga_step("stock")]);
+    world.publish(start("o1"));
+    world.sync_at_once = false;
+    let before = world.journal.len();
+    world.takes("stock");
+    assert!(world.journal.len() > before, "the delivery is journaled, and nobody waits for that");
+    world.crash(before);
+    world.sync_at_once = true;
+    world.sync();
+    world.advance(5_000);
+    assert_eq!(world.step_of("order", "o1", "stock").outcome, StepOutcome::Unknown);
+    assert_eq!(world.does("undo.stock", ""), "order/o1/stock/undo/1");
+}
+
+#[test]
 fn step_whose_last_permitted_delivery_a_crash_interrupts_ends() {
     let poor = queue("stock").max_deliver(1);
     let mut world = World::steering(&[poor], &[], &[saga("order", vec![saga_step("stock")])]);
@@ -127,7 +151,7 @@ fn timers_run_on_over_a_restart() {
     world.advance(9_999);
     assert_eq!(state(&world), SagaState::Running);
     world.advance(1);
-    assert_eq!(state(&world), SagaState::Compensated);
+    assert_eq!(state(&world), SagaState::Compensating);
     // A step's own timeout, too.
     let mut world = order(vec![saga_step("stock")]);
     world.publish(start("o1"));
@@ -137,7 +161,7 @@ fn timers_run_on_over_a_restart() {
     world.advance(999);
     assert_eq!(state(&world), SagaState::Running);
     world.advance(1);
-    assert_eq!(state(&world), SagaState::Compensated);
+    assert_eq!(state(&world), SagaState::Compensating);
 }
 
 #[test]

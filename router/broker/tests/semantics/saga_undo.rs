@@ -157,9 +157,19 @@ fn alarm_stands_while_a_saga_is_parked_and_is_cleared_with_the_last() {
     world.publish(start("o2"));
     world.does("card", "");
     world.fails("ship", "no van", false);
+    world.publish(start("o3"));
+    let parked = |world: &World, after| -> Vec<String> {
+        let parked = world.broker.sagas(Some(SagaState::Parked), after, 9);
+        parked.into_iter().map(|saga| saga.id).collect()
+    };
+    assert_eq!(parked(&world, Sequence(0)), ["o1", "o2"]);
+    let first = world.broker.saga("order", "o1").unwrap().summary.number;
+    assert_eq!(parked(&world, first), ["o2"]);
     let alarm = |count| Alarm { alarm: "saga_parked", queue: "order".into(), count };
     assert_eq!(world.broker.alarms(), [alarm(2)]);
+    world.snapshot();
     world.restart();
+    assert_eq!(parked(&world, Sequence(0)), ["o1", "o2"]);
     assert_eq!(world.broker.alarms(), [alarm(2)]);
     let raised = Event::AlarmRaised { alarm: "saga_parked", queue: "order".into() };
     assert_eq!(world.events.iter().filter(|event| **event == raised).count(), 1, "once, for the first");
@@ -168,6 +178,7 @@ fn alarm_stands_while_a_saga_is_parked_and_is_cleared_with_the_last() {
     assert!(!world.events.contains(&cleared));
     world.steer("order", "o2", SagaVerb::Retry).unwrap();
     assert!(world.events.contains(&cleared));
+    assert_eq!(parked(&world, Sequence(0)), [""; 0]);
     assert_eq!(world.broker.alarms(), []);
 }
 
