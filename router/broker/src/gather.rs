@@ -246,6 +246,14 @@ impl Gather {
         self.phase == Phase::Open && stand == Some(&Stand::Asked)
     }
 
+    /// Whether a reply of this id is in.
+    pub(crate) fn has_reply(&self, id: &[u8]) -> bool {
+        self.recipients.iter().any(|recipient| match &recipient.stand {
+            Stand::Answered { reply: Some(reply), .. } => reply.0.id() == id,
+            _ => false,
+        })
+    }
+
     /// Bytes that it holds, about.
     pub(crate) fn bytes(&self) -> u64 {
         let replies = self.recipients.iter().map(|recipient| match &recipient.stand {

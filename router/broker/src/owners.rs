@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::broker::Broker;
+use crate::command::{Command, DiskState};
 use crate::config::Durability;
 use crate::dead::shorten;
 use crate::effect::Output;
 use crate::hash::Plain;
-use crate::ids::{Millis, QueueId, Sequence};
+use crate::ids::{Millis, QueueId, Sequence, SubscriptionId};
 use crate::queue::{DELIVERED, Entry};
 use crate::record::{Record, Removal};
 
@@ -48,6 +49,15 @@ pub(crate) struct Departed {
     pub(crate) how: Left,
 }
 
+/// What a full disk keeps from gathers and sagas.
+#[derive(Debug)]
+pub(crate) enum Postponed {
+    /// A module answered.
+    Answer(Box<Command>),
+    /// A subscription ended.
+    Deaf(SubscriptionId),
+}
+
 /// Every owned message, and those that left and were not told of yet.
 #[derive(Default)]
 pub(crate) struct Owners {
@@ -71,9 +81,8 @@ impl Owners {
     }
 
     /// A message left a queue; how, whoever took it out may say better.
-    pub(crate) fn note(&mut self, queue: QueueId, sequence: Sequence, entry: &Entry) {
+    pub(crate) fn note(&mut self, queue: QueueId, sequence: Sequence, delivered: bool) {
         if self.of(sequence).is_some() {
-            let delivered = entry.attempts > 0 || entry.has(DELIVERED);
             let how = Left::Gone("it left its queue".to_owned());
             self.departed.push(Departed { queue, sequence, delivered, how });
         }
@@ -91,11 +100,18 @@ impl Owners {
     }
 }
 
+/// Whether somebody had this message, or may have had it. Of those that are older than this start (up to number `start`) nobody
+/// knows: a power cut forgets the last deliveries, since nothing waits for their records.
+pub(crate) fn may_be_delivered(sequence: Sequence, entry: &Entry, start: u64) -> bool {
+    entry.attempts > 0 || entry.has(DELIVERED) || sequence.0 <= start
+}
+
 impl Broker {
     /// Tells owners what became of their messages; how durable what follows from it is.
     pub(crate) fn tell_owners(&mut self, now: Millis, output: &mut Output) -> Durability {
         let mut strongest = Durability::Memory;
-        while self.owners.any_departed() {
+        // Only what `memory` queues hold leaves its queue while the disk is full: its owner learns of it later.
+        while self.disk != DiskState::Full && self.owners.any_departed() {
             for departed in std::mem::take(&mut self.owners.departed) {
                 let durability = match self.owners.of(departed.sequence) {
                     Some(Owner::Gather(gather)) => self.gather_lost(now, gather, departed, output),
@@ -106,6 +122,24 @@ impl Broker {
             }
         }
         strongest
+    }
+
+    /// The disk takes records again: gathers and sagas are told what happened meanwhile.
+    pub(crate) fn catch_up(&mut self, now: Millis, output: &mut Output) {
+        for postponed in std::mem::take(&mut self.postponed) {
+            match postponed {
+                Postponed::Deaf(subscription) => self.listener_lost(now, subscription, output),
+                Postponed::Answer(command) => match *command {
+                    Command::Aggregated { gather, outcome, .. } => {
+                        self.aggregated(now, gather, outcome, output);
+                    }
+                    Command::Advised { saga, call, outcome } => {
+                        self.advised(now, saga, call, outcome, output);
+                    }
+                    _ => unreachable!("only answers of modules are postponed"),
+                },
+            }
+        }
     }
 
     /// Somebody answered without a lease; `certainly`: what only steps are answered with.
@@ -132,6 +166,6 @@ impl Broker {
         let record = Record::Removed { queue: id, cause: Removal::Withdrawn, sequences: vec![sequence] };
         self.commit(record, journaled, output);
         self.touch(id);
-        Some(entry.attempts > 0 || entry.has(DELIVERED))
+        Some(may_be_delivered(sequence, &entry, self.start))
     }
 }

@@ -35,7 +35,8 @@ pub(crate) struct Sagas {
     by_key: HashMap<u128, Sequence, Plain>,
     /// Those that are over, in the order in which they are forgotten.
     remembered: BTreeSet<(Millis, Sequence)>,
-    counts: BTreeMap<(Box<str>, SagaState), u64>,
+    /// By definition and state.
+    counts: BTreeMap<Box<str>, [u64; SagaState::ALL.len()]>,
     /// Inputs and results of those that are not over.
     bytes: u64,
     /// Volatile.
@@ -96,28 +97,35 @@ impl Sagas {
                 None => self.bytes += saga.payload_bytes(),
             }
         }
-        let (name, now) = (saga.name.clone(), saga.state());
+        let now = saga.state();
         if now != state {
-            self.count(&name, state, -1);
-            self.count(&name, now, 1);
+            let counts = self.counts.get_mut(&saga.name).expect("it is counted since it began");
+            counts[state as usize] -= 1;
+            counts[now as usize] += 1;
         }
     }
 
     fn count(&mut self, name: &str, state: SagaState, change: i64) {
-        let count = self.counts.entry((name.into(), state)).or_default();
-        *count = count.saturating_add_signed(change);
-        if *count == 0 {
-            self.counts.remove(&(name.into(), state));
+        if !self.counts.contains_key(name) {
+            self.counts.insert(name.into(), Default::default());
+        }
+        let counts = self.counts.get_mut(name).expect("it was just made");
+        counts[state as usize] = counts[state as usize].saturating_add_signed(change);
+        if counts.iter().all(|count| *count == 0) {
+            self.counts.remove(name);
         }
     }
 
-    /// By definition and state.
+    /// By definition and state; none that is 0.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (&str, SagaState, u64)> {
-        self.counts.iter().map(|((name, state), count)| (&**name, *state, *count))
+        let all = self.counts.iter().flat_map(|(name, counts)| {
+            SagaState::ALL.iter().map(|state| (&**name, *state, counts[*state as usize]))
+        });
+        all.filter(|(.., count)| *count > 0)
     }
 
     pub(crate) fn count_of(&self, name: &str, state: SagaState) -> u64 {
-        self.counts.get(&(name.into(), state)).copied().unwrap_or_default()
+        self.counts.get(name).map_or(0, |counts| counts[state as usize])
     }
 
     /// A step's message is in no queue any more.

@@ -1,7 +1,5 @@
 //! What the broker shows of its gathers and sagas. Changes nothing.
 
-use std::collections::BTreeMap;
-
 use crate::begins::Begin;
 use crate::broker::Broker;
 use crate::gather::{Gather, Outcome, Phase, Stand};
@@ -52,11 +50,7 @@ impl Broker {
 
     /// How many gathers there are, by scatter and state.
     pub fn gather_counts(&self) -> Vec<(String, GatherState, u64)> {
-        let mut counts: BTreeMap<(&str, GatherState), u64> = BTreeMap::new();
-        for (_, gather) in self.gathers.rows().iter() {
-            *counts.entry((&gather.scatter, gather.state())).or_default() += 1;
-        }
-        counts.into_iter().map(|((scatter, state), count)| (scatter.to_owned(), state, count)).collect()
+        self.gathers.counts().map(|(scatter, state, count)| (scatter.to_owned(), state, count)).collect()
     }
 
     /// How many sagas there are, by definition and state.
@@ -84,7 +78,7 @@ impl Broker {
 }
 
 impl Gather {
-    fn state(&self) -> GatherState {
+    pub(crate) fn state(&self) -> GatherState {
         match (self.phase, &self.ended) {
             (Phase::Open, _) => GatherState::Open,
             (Phase::Finishing(_), _) => GatherState::Finishing,
