@@ -210,7 +210,14 @@ impl Broker {
 
     /// How durable a reply to this gather is.
     pub(crate) fn reply_durability(&self, replied: &Replied) -> Durability {
-        self.gathers.get(replied.gather).map_or(Durability::Memory, |gather| gather.settings.durability)
+        let Some(gather) = self.gathers.get(replied.gather) else { return Durability::Memory };
+        let awaited = replied.recipients.iter().any(|place| gather.awaits(*place));
+        // What comes late may become a letter.
+        if awaited || gather.settings.late == Late::Drop {
+            gather.settings.durability
+        } else {
+            Durability::Fsync
+        }
     }
 
     /// A reply came. Whether somebody waited for it, and what its confirmation waits for.

@@ -345,7 +345,7 @@ fn parts_of_one_transaction_count_together_against_the_bounds() {
 
 #[test]
 fn bytes_of_gathers_are_bounded_and_remembered_answers_make_room() {
-    let limits = ShardLimits { gathers_max_bytes: 4_000, ..ShardLimits::default() };
+    let limits = ShardLimits { gathers_max_bytes: 5_000, ..ShardLimits::default() };
     let mut world = World::steering_within(limits, &[], &[scatter("quote", &["a"])], &[]);
     let inbox = inbox(&mut world, "$inbox.1.1");
     let a = world.attach("a", 8);
@@ -359,7 +359,7 @@ fn bytes_of_gathers_are_bounded_and_remembered_answers_make_room() {
     }
     world.publish(request("q4"));
     assert_eq!(received(&mut world, inbox).len(), 1, "the latest is remembered");
-    world.publish(request("q5").payload(&large));
+    world.publish(request("q5").payload(&large.repeat(2)));
     world.publish(request("q6"));
     let refused = world.try_publish(request("q7").payload(&large));
     assert!(matches!(refused, Err(PublishError::Judge(JudgeError::Busy { .. }))), "{refused:?}");
