@@ -170,6 +170,19 @@ fn reply_without_a_transaction_counts_on_the_connection_that_holds_the_lease() {
 }
 
 #[test]
+fn reply_in_a_transaction_counts_with_the_lease_of_its_request_only() {
+    let (mut world, _, [a, _]) = two(|_| {});
+    world.publish(request("q1"));
+    let one = world.next(a);
+    world.store(draft("a", "other"));
+    let other = world.next(a);
+    let reply = world.reply_to(&one, "r1", "10");
+    let confirmations = world.transact("t1", &[("a", &other)], &[(reply, false)]).unwrap();
+    assert_eq!(confirmations.routed(), [0], "that lease is of another message");
+    assert_eq!(world.reply(1, "a", &one, "10").routed, 1);
+}
+
+#[test]
 fn worker_that_holds_the_requests_of_two_recipients_answers_for_both() {
     let (mut world, inbox, [a, b]) = two(|_| {});
     world.publish(request("q1"));

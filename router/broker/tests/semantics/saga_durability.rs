@@ -74,6 +74,22 @@ fn outcome_is_told_once_its_record_is_durable_the_repeated_one_too() {
 }
 
 #[test]
+fn requester_that_joined_gets_the_outcome_after_a_restart() {
+    for snapshot in [false, true] {
+        let mut world = order(vec![saga_step("stock")]);
+        world.publish(draft("order", "o1"));
+        assert!(world.publish(start("o1").reply_to("$inbox.2.1")).duplicate);
+        if snapshot {
+            world.snapshot();
+        }
+        world.restart();
+        let inbox = inbox(&mut world, "$inbox.2.1");
+        world.does("stock", "ok");
+        assert_eq!(received(&mut world, inbox), ["completed [stock=ok] undone []"]);
+    }
+}
+
+#[test]
 fn step_in_a_memory_queue_is_sent_again_after_a_restart_and_nobody_knows_what_became_of_the_first() {
     for snapshot in [false, true] {
         let fast = ["stock", "undo.stock"].map(|name| queue(name).durability(Durability::Memory));
