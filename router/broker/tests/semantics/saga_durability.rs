@@ -132,6 +132,18 @@ fn lost_step_for_which_there_is_no_room_is_unknown_all_the_same() {
 }
 
 #[test]
+fn what_a_start_sends_may_push_out_a_message_that_is_worn_out() {
+    let fast = queue("stock").durability(Durability::Memory);
+    let log = queue("log").bind(&["$chaski.saga.>"]).max_messages(1, Overflow::DropOldest).max_deliver(1);
+    let mut world = World::steering(&[fast, log], &[], &[saga("order", vec![saga_step("stock")])]);
+    world.publish(start("o1"));
+    world.takes("log");
+    world.restart();
+    assert_eq!(world.counts("log"), [1, 0, 0, 0], "the latest line of its progress");
+    assert_eq!(world.does("stock", ""), "order/o1/stock/1");
+}
+
+#[test]
 fn attempt_that_is_older_than_the_start_may_have_been_delivered() {
     let mut world = order(vec![saga_step("stock")]);
     world.publish(start("o1"));
