@@ -210,7 +210,14 @@ impl Broker {
 
     /// How durable a reply to this gather is.
     pub(crate) fn reply_durability(&self, replied: &Replied) -> Durability {
-        self.gathers.get(replied.gather).map_or(Durability::Memory, |gather| gather.settings.durability)
+        let Some(gather) = self.gathers.get(replied.gather) else { return Durability::Memory };
+        let awaited = replied.recipients.iter().any(|place| gather.awaits(*place));
+        // What comes late may become a letter.
+        if awaited || gather.settings.late == Late::Drop {
+            gather.settings.durability
+        } else {
+            Durability::Fsync
+        }
     }
 
     /// A reply came. Whether somebody waited for it, and what its confirmation waits for.
@@ -473,18 +480,17 @@ impl Broker {
     /// Sends the requester what it is owed, unless somebody else answered it before.
     fn tell_outcome(&mut self, now: Millis, number: Sequence, wait: Wait, output: &mut Output) {
         let gather = self.gather_row(number);
-        let Some(name) = RequestName::of(&gather.request) else { return };
-        let reply_to = gather.reply_to.as_deref().unwrap_or(&name.reply_to).to_owned();
+        let Some(reply_to) = gather.reply_to.as_deref().map(str::to_owned) else { return };
+        let request = RequestName::named(&gather.request, &reply_to);
         let outcome = gather.ended.as_ref().expect("it has just ended").outcome.clone();
         let (status, reason) = match outcome {
             Outcome::Answered(answer) => {
-                self.answer_with(now, &name, &reply_to, answer.0, wait, output);
+                self.answer_with(now, &request, &reply_to, answer.0, wait, output);
                 return;
             }
             Outcome::TimedOut(detail) => (Status::Timeout, detail),
             Outcome::AggregationFailed(detail) => (Status::AggregationFailed, detail),
         };
-        let request = RequestName { reply_to, ..name };
         self.answer(now, Owed { request, status, reason, after: wait }, output);
     }
 

@@ -63,8 +63,12 @@ pub(crate) struct RequestName {
 impl RequestName {
     /// The message's name, if it is a request.
     pub(crate) fn of(message: &Message) -> Option<RequestName> {
-        let reply_to = text(message.reply_to()?);
-        Some(RequestName { topic: text(message.topic()), id: text(message.id()), reply_to })
+        Some(RequestName::named(message, &text(message.reply_to()?)))
+    }
+
+    /// The name of a message whose sender waits there, whatever it said itself.
+    pub(crate) fn named(message: &Message, reply_to: &str) -> RequestName {
+        RequestName { topic: text(message.topic()), id: text(message.id()), reply_to: reply_to.to_owned() }
     }
 }
 

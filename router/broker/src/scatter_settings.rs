@@ -50,7 +50,7 @@ pub enum OnTimeout {
     Fail,
 }
 
-/// What becomes of a reply after the end of its gather.
+/// What becomes of a reply that nobody waits for: after the end of its gather, or a recipient's second.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Late {
     /// It is dropped, counted.

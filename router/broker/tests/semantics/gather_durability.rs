@@ -61,6 +61,25 @@ fn repeated_request_joins_after_a_restart_and_gets_the_first_answer_again_after_
 }
 
 #[test]
+fn requester_that_joined_gets_the_answer_after_a_restart() {
+    for snapshot in [false, true] {
+        let mut world = World::steering(&[], &[quote(|_| {})], &[]);
+        world.publish(draft("quote", "q1"));
+        assert!(world.publish(request("q1").reply_to("$inbox.2.1")).duplicate);
+        if snapshot {
+            world.snapshot();
+        }
+        world.restart();
+        let inbox = inbox(&mut world, "$inbox.2.1");
+        let (one, _) = both(&mut world);
+        world.reply(1, "a", &one, "10");
+        world.advance(30_000);
+        world.aggregate();
+        assert_eq!(received(&mut world, inbox), ["begin a b, a: 10, b silent (2/1/0)"]);
+    }
+}
+
+#[test]
 fn repeated_request_gets_the_failure_again() {
     let mut world = World::steering(&[], &[quote(|_| {})], &[]);
     world.publish(request("q1"));

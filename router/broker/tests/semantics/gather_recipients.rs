@@ -227,7 +227,7 @@ fn subscription_that_ends_fails() {
 #[test]
 fn subscription_that_many_wait_for_ends_in_bounded_calls() {
     let mut world = World::steering(&[queue("q").bind(&["suppliers.q"])], &[suppliers(|_| {})], &[]);
-    let one = world.subscribe(2, "suppliers.a");
+    let (one, other) = (world.subscribe(2, "suppliers.a"), world.subscribe(2, "suppliers.b"));
     for number in 0..5_000 {
         world.publish(request(&format!("q{number}")));
     }
@@ -236,6 +236,10 @@ fn subscription_that_many_wait_for_ends_in_bounded_calls() {
     world.call(Command::Unsubscribe { subscription: one });
     assert_eq!(world.aggregates.len(), 5_000);
     assert_eq!(world.calls.len(), 2, "the rest follows by timer");
+    world.advance(30_000);
+    world.calls.clear();
+    world.call(Command::Unsubscribe { subscription: other });
+    assert_eq!(world.calls.len(), 1, "what has ended waits for nobody");
 }
 
 #[test]

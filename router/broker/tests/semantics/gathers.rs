@@ -170,6 +170,19 @@ fn reply_without_a_transaction_counts_on_the_connection_that_holds_the_lease() {
 }
 
 #[test]
+fn reply_in_a_transaction_counts_with_the_lease_of_its_request_only() {
+    let (mut world, _, [a, _]) = two(|_| {});
+    world.publish(request("q1"));
+    let one = world.next(a);
+    world.store(draft("a", "other"));
+    let other = world.next(a);
+    let reply = world.reply_to(&one, "r1", "10");
+    let confirmations = world.transact("t1", &[("a", &other)], &[(reply, false)]).unwrap();
+    assert_eq!(confirmations.routed(), [0], "that lease is of another message");
+    assert_eq!(world.reply(1, "a", &one, "10").routed, 1);
+}
+
+#[test]
 fn worker_that_holds_the_requests_of_two_recipients_answers_for_both() {
     let (mut world, inbox, [a, b]) = two(|_| {});
     world.publish(request("q1"));
@@ -345,7 +358,7 @@ fn parts_of_one_transaction_count_together_against_the_bounds() {
 
 #[test]
 fn bytes_of_gathers_are_bounded_and_remembered_answers_make_room() {
-    let limits = ShardLimits { gathers_max_bytes: 4_000, ..ShardLimits::default() };
+    let limits = ShardLimits { gathers_max_bytes: 5_000, ..ShardLimits::default() };
     let mut world = World::steering_within(limits, &[], &[scatter("quote", &["a"])], &[]);
     let inbox = inbox(&mut world, "$inbox.1.1");
     let a = world.attach("a", 8);
@@ -359,7 +372,7 @@ fn bytes_of_gathers_are_bounded_and_remembered_answers_make_room() {
     }
     world.publish(request("q4"));
     assert_eq!(received(&mut world, inbox).len(), 1, "the latest is remembered");
-    world.publish(request("q5").payload(&large));
+    world.publish(request("q5").payload(&large.repeat(2)));
     world.publish(request("q6"));
     let refused = world.try_publish(request("q7").payload(&large));
     assert!(matches!(refused, Err(PublishError::Judge(JudgeError::Busy { .. }))), "{refused:?}");

@@ -219,6 +219,30 @@ fn advance_chooses_each_next_step() {
 }
 
 #[test]
+fn payloads_of_the_compensator_outlive_a_snapshot_and_go_with_every_attempt() {
+    let retried = |name: &str| step_with(name, |step| step.retries = 1);
+    let mut world = advised(vec![retried("a"), retried("b"), retried("c")], true);
+    let restart = |world: &mut World| {
+        world.snapshot();
+        world.restart();
+        world.advance(1_100);
+    };
+    world.publish(start("o1"));
+    world.does("a", "");
+    world.advise(Advice::Step { step: "b".into(), payload: Some("own".into()) });
+    world.fails("b", "busy", true);
+    restart(&mut world);
+    assert_eq!(world.shown("b").unwrap(), ("order/o1/b/2".to_owned(), "own".to_owned()));
+    world.does("b", "");
+    world.advise(Advice::Fail { reason: "too dear".into() });
+    world.advise(undo(&[("a", None), ("b", Some("back"))]));
+    world.does("undo.a", "");
+    world.fails("undo.b", "busy", true);
+    restart(&mut world);
+    assert_eq!(world.shown("undo.b").unwrap(), ("order/o1/b/undo/2".to_owned(), "back".to_owned()));
+}
+
+#[test]
 fn advance_may_go_back_to_a_step_that_was_left_out() {
     let mut world = advised(steps(&["a", "b", "c", "d"]), true);
     world.publish(start("o1"));

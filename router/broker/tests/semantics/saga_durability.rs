@@ -74,6 +74,22 @@ fn outcome_is_told_once_its_record_is_durable_the_repeated_one_too() {
 }
 
 #[test]
+fn requester_that_joined_gets_the_outcome_after_a_restart() {
+    for snapshot in [false, true] {
+        let mut world = order(vec![saga_step("stock")]);
+        world.publish(draft("order", "o1"));
+        assert!(world.publish(start("o1").reply_to("$inbox.2.1")).duplicate);
+        if snapshot {
+            world.snapshot();
+        }
+        world.restart();
+        let inbox = inbox(&mut world, "$inbox.2.1");
+        world.does("stock", "ok");
+        assert_eq!(received(&mut world, inbox), ["completed [stock=ok] undone []"]);
+    }
+}
+
+#[test]
 fn step_in_a_memory_queue_is_sent_again_after_a_restart_and_nobody_knows_what_became_of_the_first() {
     for snapshot in [false, true] {
         let fast = ["stock", "undo.stock"].map(|name| queue(name).durability(Durability::Memory));
@@ -113,6 +129,18 @@ fn lost_step_for_which_there_is_no_room_is_unknown_all_the_same() {
     world.advance(1_000);
     assert_eq!(world.fails("stock", "no", false), "order/o1/b/2");
     assert_eq!(world.step_of("order", "o1", "b").outcome, StepOutcome::Unknown);
+}
+
+#[test]
+fn what_a_start_sends_may_push_out_a_message_that_is_worn_out() {
+    let fast = queue("stock").durability(Durability::Memory);
+    let log = queue("log").bind(&["$chaski.saga.>"]).max_messages(1, Overflow::DropOldest).max_deliver(1);
+    let mut world = World::steering(&[fast, log], &[], &[saga("order", vec![saga_step("stock")])]);
+    world.publish(start("o1"));
+    world.takes("log");
+    world.restart();
+    assert_eq!(world.counts("log"), [1, 0, 0, 0], "the latest line of its progress");
+    assert_eq!(world.does("stock", ""), "order/o1/stock/1");
 }
 
 #[test]

@@ -123,6 +123,19 @@ fn answer_and_what_follows_from_it_are_in_one_batch_and_told_once_durable() {
 }
 
 #[test]
+fn transaction_that_answers_a_step_of_a_memory_queue_is_as_durable_as_the_saga() {
+    let fast = queue("stock").durability(Durability::Memory);
+    let mut world = World::steering(&[fast], &[], &[saga("order", vec![saga_step("stock")])]);
+    world.publish(start("o1"));
+    let delivery = world.takes("stock");
+    world.sync_at_once = false;
+    let number = world.send_transaction("t", &[("stock", &delivery)], &[]);
+    assert!(!world.transacted.contains_key(&number));
+    world.sync();
+    assert!(world.transacted[&number].is_ok());
+}
+
+#[test]
 fn start_is_confirmed_when_journaled() {
     let fast = queue("stock").durability(Durability::Memory);
     let mut world = World::steering(&[fast], &[], &[saga("order", vec![saga_step("stock")])]);
