@@ -9,6 +9,7 @@ use crate::effect::Wait;
 use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
 use crate::message::Message;
 use crate::messages::Stored;
+use crate::owners::may_be_delivered;
 use crate::queue::{DELIVERED, Entry, Kind, REDRIVEN, State};
 use crate::record::{Move, Record, Removal};
 use crate::transactions::Outcome;
@@ -312,7 +313,8 @@ impl Broker {
         queue.delayed -= u64::from(entry.state == State::Delayed);
         queue.leased -= u64::from(entry.state == State::Leased);
         if self.live {
-            self.owners.note(id, sequence, &entry);
+            let delivered = may_be_delivered(sequence, &entry, self.start);
+            self.owners.note(id, sequence, delivered);
             if entry.state == State::Leased {
                 if let Some(at) = queue.expires_at(sequence, &entry, stored) {
                     self.timers.unset(at, id, sequence);

@@ -40,6 +40,8 @@ pub(crate) const TIMEOUT_BUDGET: usize = 4096;
 /// Answers that the broker itself sends within one command; the rest follows by timer. As many as a timeout can owe, so that
 /// an answer is in the batch of the death that it tells of.
 const ANSWER_BUDGET: usize = TIMEOUT_BUDGET;
+/// Ended gathers, and sagas, beyond their bounds that one command forgets: more than it usually ends.
+const FORGOTTEN: usize = 4;
 
 /// One shard's state machine.
 ///
@@ -119,7 +121,7 @@ pub struct Broker {
     /// Whose messages of gathers and sagas are in queues.
     pub(crate) owners: Owners,
     /// Definitions of which a parked saga went on: their alarms are looked at.
-    pub(crate) unparked_sagas: Vec<Box<str>>,
+    pub(crate) unparked_sagas: Vec<Arc<str>>,
     pub(crate) timers: Timers,
     pub(crate) consumers: Consumers,
     pub(crate) subscriptions: Subscriptions,
@@ -134,6 +136,10 @@ pub struct Broker {
     pub(crate) owed: VecDeque<Owed>,
     /// Leases whose end could not be recorded on a full disk; `true`: released.
     pub(crate) orphans: Vec<(QueueId, Sequence, bool)>,
+    /// Answers of modules that came while the disk was full: it takes no record of what follows.
+    pub(crate) postponed: Vec<Command>,
+    /// Recipients of gathers whose subscription ended, and that are still to be failed.
+    pub(crate) deaf: VecDeque<(Sequence, u16)>,
     /// Dropped queues, whose messages are still to be let go.
     pub(crate) drains: Vec<Queue>,
     /// Queues whose time to live changed, and up to where their timers are set anew.
@@ -230,6 +236,8 @@ impl Broker {
             unfinished: Vec::new(),
             owed: VecDeque::new(),
             orphans: Vec::new(),
+            postponed: Vec::new(),
+            deaf: VecDeque::new(),
             drains: Vec::new(),
             retimings: Vec::new(),
             wanted_window_ms: crate::publish::LEAST_WINDOW_MS,
@@ -314,6 +322,9 @@ impl Broker {
             Command::Relocate { bodies } => self.relocate(bodies, output),
             Command::BodyLost { position } => self.body_lost(now, position, output),
             Command::Disk(disk) => self.disk(now, disk, output),
+            Command::Aggregated { .. } | Command::Advised { .. } if self.disk == DiskState::Full => {
+                self.postponed.push(command);
+            }
             Command::Aggregated { gather, outcome, .. } => self.aggregated(now, gather, outcome, output),
             Command::Advised { saga, call, outcome } => self.advised(now, saga, call, outcome, output),
             Command::Steer { ticket, name, id, verb } => self.steer(now, ticket, (&name, &id), verb, output),
@@ -388,6 +399,9 @@ impl Broker {
         for name in std::mem::take(&mut self.unparked_sagas) {
             self.calm_sagas(&name, output);
         }
+        // Only now, when nobody looks at what just ended any more.
+        self.expire_gathers(now, FORGOTTEN);
+        self.expire_sagas(now, FORGOTTEN);
         self.touched.clear();
         self.touched.append(&mut self.unfinished);
     }

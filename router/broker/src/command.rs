@@ -96,8 +96,8 @@ pub enum Command {
         drop_states: Vec<String>,
     },
     /// What the filters that keep state made of publishes that waited for them (`Effect::Invoke`), applied whole; answered by
-    /// `Effect::Judged`. The writes stand, whatever becomes of the publishes: one may still be refused, by a full queue for
-    /// example, and its retry is then judged afresh. Jobs that the broker doesn't know are passed over.
+    /// `Effect::Judged`. With writes it is done only if none of its publishes is refused. Jobs that the broker doesn't know are
+    /// passed over.
     Judged {
         /// Names the answer.
         ticket: Ticket,

@@ -7,6 +7,7 @@ use crate::backoff::backoff_ms;
 use crate::begins::Begin;
 use crate::broker::Broker;
 use crate::codec::{Kept, Payload};
+use crate::command::DiskState;
 use crate::config::Durability;
 use crate::dead::tell;
 use crate::effect::{Advise, Effect, Event as Told, Held, Output, PublishError, SagaCause, Wait};
@@ -20,6 +21,7 @@ use crate::messages::RequestName;
 use crate::owners::{Departed, Left, Owner};
 use crate::publish::Plan;
 use crate::record::Record;
+use crate::room::Room;
 use crate::saga::{Answer, End, Saga, SagaFact};
 use crate::saga_settings::{SagaSettings, StepPayload};
 use crate::saga_table::{Event, Next, Phase, next};
@@ -55,7 +57,12 @@ impl About {
 
 impl Broker {
     /// Whether a saga of this definition may begin.
-    pub(crate) fn check_saga(&self, settings: &SagaSettings, message: &Message) -> Result<(), PublishError> {
+    pub(crate) fn check_saga(
+        &self,
+        settings: &SagaSettings,
+        message: &Message,
+        room: &mut Room,
+    ) -> Result<(), PublishError> {
         let busy = |detail: String| Err(PublishError::Judge(JudgeError::Busy { detail }));
         if let Some(module) = settings.compensator.as_ref().filter(|module| module.binary.is_none()) {
             let detail = format!("compensator `{}` is not deployed", module.name);
@@ -66,10 +73,11 @@ impl Broker {
         if bytes > limits.saga_max_payload_bytes {
             return Err(PublishError::SagaTooLarge { bytes, limit: limits.saga_max_payload_bytes });
         }
-        if self.sagas.running() >= limits.sagas_max {
+        let (count, all_bytes) = room.begin_saga(bytes);
+        if self.sagas.running() + count > limits.sagas_max {
             return busy(format!("{} sagas are under way", limits.sagas_max));
         }
-        if self.sagas.bytes() + bytes > limits.sagas_max_bytes {
+        if self.sagas.bytes() + all_bytes > limits.sagas_max_bytes {
             return busy(format!("sagas under way hold {} bytes", limits.sagas_max_bytes));
         }
         Ok(())
@@ -87,7 +95,17 @@ impl Broker {
         let input = Kept(Message { body: Bytes::copy_from_slice(&message.body), fields: message.fields });
         self.note_saga(now, number, SagaFact::Begun { name: name.to_owned(), input }, output);
         let steps = self.saga_row(number).following();
-        self.go(now, number, steps, None, output);
+        match message.fields.deliver_at.filter(|due| *due > now) {
+            None => self.go(now, number, steps, None, output),
+            // It begins to send when its message would have been delivered.
+            Some(until) => {
+                let fact = SagaFact::Went { steps: steps.clone(), payload: None };
+                self.note_saga(now, number, fact, output);
+                for step in steps {
+                    self.note_saga(now, number, SagaFact::Waits { step, undo: false, until }, output);
+                }
+            }
+        }
         self.retime_saga(number);
         number
     }
@@ -273,6 +291,14 @@ impl Broker {
         };
         self.attempt_ended(now, number, step, answer, output);
         Durability::Fsync
+    }
+
+    /// Whether the answer to this message still fits in its saga. What compensations answer is not kept.
+    pub(crate) fn answer_fits(&self, number: Sequence, message: Sequence, bytes: usize) -> bool {
+        let mut attempts = self.sagas.get(number).into_iter().flat_map(|saga| &saga.runs);
+        let undoes = attempts
+            .any(|run| run.attempt.is_some_and(|attempt| attempt.sequence == message && attempt.undo));
+        undoes || self.result_fits(number, bytes)
     }
 
     /// Whether this result still fits in its saga.
@@ -546,8 +572,6 @@ impl Broker {
         let position = self.note_saga(now, number, SagaFact::Over { end, until }, output);
         let wait = Wait { position, durability: Durability::Fsync };
         self.tell_saga_outcome(now, number, wait, output);
-        let budget = 4;
-        self.expire_sagas(now, budget);
     }
 
     /// Sends who began it the outcome.
@@ -597,14 +621,17 @@ impl Broker {
         let reply_to = String::from_utf8_lossy(reply_to).into_owned();
         let saga = self.saga_row(number);
         if !saga.phase.is_over() {
-            if saga.reply_to.as_deref() != Some(&*reply_to) {
+            // A full disk takes no record: who asks once more joins then.
+            if saga.reply_to.as_deref() != Some(&*reply_to) && self.disk != DiskState::Full {
                 self.note_saga(now, number, SagaFact::Moved { reply_to }, output);
             }
             return;
         }
         if !self.out_of_numbers() {
+            // Its end may be on its way to the disk only.
+            let after = Wait { position: self.position, durability: Durability::Fsync };
             let answer = self.outcome_message(now, number, &reply_to, output);
-            let plan: Plan = self.resolve(&reply_to);
+            let plan = Plan { after, ..self.resolve(&reply_to) };
             self.store_own(now, answer, plan, output);
         }
     }
@@ -669,6 +696,10 @@ impl Broker {
         let saga = self.saga_row(number);
         let going = matches!(saga.phase, Phase::Forward | Phase::Choosing);
         if going && saga.deadline.is_some_and(|deadline| deadline <= now) {
+            if !saga.facts().beyond {
+                // First, since it may leave the pivot unknown: then nothing is undone.
+                self.withdraw_attempts(now, number, output);
+            }
             self.saga_event(now, number, Event::TimedOut, About::default(), output);
         }
         self.retime_saga(number);

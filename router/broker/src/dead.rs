@@ -109,7 +109,7 @@ impl Broker {
     /// See [`Broker::owe_rejection`].
     pub(crate) fn owe_rejection_of(&mut self, request: RequestName, reason: &str) {
         let reason = shorten(reason).to_owned();
-        self.owed.push_back(Owed { request, status: Status::Rejected, reason });
+        self.owed.push_back(Owed { request, status: Status::Rejected, reason, after: Wait::NOTHING });
     }
 
     /// Tells of dead letters at `dead_alarm`, and at each tenfold of it.

@@ -132,13 +132,12 @@ pub enum Effect {
         /// The work.
         job: JobId,
     },
-    /// Answer a `Command::Judged`, at once. Not taken: the disk is full, nothing of the command was done, and every publish in
-    /// it was refused.
+    /// Answer a `Command::Judged`, at once.
     Judged {
         /// The command.
         ticket: Ticket,
-        /// Whether it was done.
-        taken: bool,
+        /// What became of it.
+        outcome: JudgedOutcome,
     },
     /// An aggregator is to be called; what it says comes back as `Command::Aggregated`. The calls of one gather are made one
     /// after another, in the order in which they come; the state between them is the server's.
@@ -184,6 +183,18 @@ pub enum Effect {
     },
     /// Something that an operator must know.
     Event(Event),
+}
+
+/// What became of a `Command::Judged`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JudgedOutcome {
+    /// It was done.
+    Taken,
+    /// The disk is full: nothing of it was done, and every publish in it was refused.
+    DiskFull,
+    /// These jobs were refused, by a full queue for example, and their publishers told so. Nothing else was done: the others, whose
+    /// verdicts may rest on what was written for the refused, are to be judged again without them.
+    Refused(Vec<JobId>),
 }
 
 /// One call of an aggregator.

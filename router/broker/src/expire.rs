@@ -18,7 +18,8 @@ impl Broker {
     /// When [`Broker::handle_timeout`] is to be called; in the past when there is more to do at once.
     pub fn next_timeout(&self) -> Option<Millis> {
         let undone = !self.touched.is_empty() || !self.retimings.is_empty();
-        if undone || !self.owed.is_empty() || !self.drains.is_empty() {
+        let deaf = !self.deaf.is_empty() && self.disk != DiskState::Full;
+        if undone || deaf || !self.owed.is_empty() || !self.drains.is_empty() {
             return Some(self.now);
         }
         // On a full disk nothing that needs a record happens by itself.
@@ -42,6 +43,7 @@ impl Broker {
         assert!(self.live, "timeouts come after `resume`");
         let now = self.tick(now);
         self.retime();
+        self.fail_deaf(now, output);
         let mut budget = TIMEOUT_BUDGET;
         while budget > 0 && self.disk != DiskState::Full {
             let Some((queue, sequence)) = self.timers.pop(now) else { break };

@@ -142,13 +142,14 @@ impl Broker {
 
     /// Whether there is room for all of it. Letters need only a disk.
     pub(crate) fn check_sorted(&self, sorted: &Sorted, room: &mut Room) -> Result<(), PublishError> {
-        let numbered = !sorted.letters.is_empty() || sorted.targets().next().is_some();
+        let begins = sorted.results.iter().any(|result| !result.begins.is_empty());
+        let numbered = begins || !sorted.letters.is_empty() || sorted.targets().next().is_some();
         self.check_disk(self.strongest_of(sorted), numbered, room)?;
         for result in &sorted.results {
             for begin in &result.begins {
                 match begin {
-                    Begin::Gather(scatter) => self.check_gather(&scatter.settings, &result.message)?,
-                    Begin::Saga(_, settings) => self.check_saga(settings, &result.message)?,
+                    Begin::Gather(scatter) => self.check_gather(scatter, &result.message, room)?,
+                    Begin::Saga(_, settings) => self.check_saga(settings, &result.message, room)?,
                 }
             }
             self.check_room(&result.targets, result.message.body.len() as u64, room)?;
@@ -284,7 +285,17 @@ impl Broker {
             for begin in begins {
                 let number = match begin {
                     Begin::Gather(scatter) => self.begin_gather(now, &scatter, &message, output),
-                    Begin::Saga(name, _) => self.begin_saga(now, &name, &message, output),
+                    Begin::Saga(name, _) => {
+                        // Another result, or another part of the same transaction, may have begun it just now.
+                        let id = String::from_utf8_lossy(message.id());
+                        match self.sagas.find(self.hash_key, &name, &id) {
+                            Some(begun) => {
+                                self.repeat_saga(now, begun, &message, output);
+                                begun
+                            }
+                            None => self.begin_saga(now, &name, &message, output),
+                        }
+                    }
                 };
                 if first.0 == 0 {
                     first = number;

@@ -231,7 +231,8 @@ impl Gather {
     }
 
     pub(crate) fn deadline(&self) -> Millis {
-        self.began_at.after(self.settings.timeout_ms)
+        let due = self.request.fields.deliver_at.unwrap_or_default();
+        self.began_at.max(due).after(self.settings.timeout_ms)
     }
 
     /// The recipient of this queue.
@@ -244,6 +245,14 @@ impl Gather {
     pub(crate) fn awaits(&self, recipient: u16) -> bool {
         let stand = self.recipients.get(recipient as usize).map(|recipient| &recipient.stand);
         self.phase == Phase::Open && stand == Some(&Stand::Asked)
+    }
+
+    /// Whether a reply of this id is in.
+    pub(crate) fn has_reply(&self, id: &[u8]) -> bool {
+        self.recipients.iter().any(|recipient| match &recipient.stand {
+            Stand::Answered { reply: Some(reply), .. } => reply.0.id() == id,
+            _ => false,
+        })
     }
 
     /// Bytes that it holds, about.

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::begins::Scatter;
-use crate::broker::Broker;
+use crate::broker::{Broker, TIMEOUT_BUDGET};
 use crate::codec::Kept;
-use crate::command::{Aggregated, ModuleFailure, Targets};
+use crate::command::{Aggregated, DiskState, ModuleFailure, Targets};
 use crate::config::Durability;
 use crate::effect::{Aggregate, AggregateCall, Effect, GatherEnd, Held, Output, PublishError, Wait};
 use crate::gather::{Ended, Event, Gather, GatherFact, Listener, Next, Outcome, Phase, Stand, next};
@@ -20,6 +21,7 @@ use crate::owners::{Departed, Left, Owner};
 use crate::publish::Plan;
 use crate::record::Record;
 use crate::requests::Owed;
+use crate::room::Room;
 use crate::scatter_settings::{Late, Recipients, ScatterSettings};
 use crate::stillborn::Letter;
 use crate::timers::GATHERS;
@@ -29,11 +31,11 @@ use crate::transactions::Ack;
 const GATHER_QUEUE: &str = "$inbox.gather.";
 
 /// What a reply to a gather finds.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Replied {
     pub(crate) gather: Sequence,
-    /// Who replies, if anybody that was asked.
-    pub(crate) recipient: Option<u16>,
+    /// Those that were asked of whom it may be: a worker may hold the requests of several queues.
+    pub(crate) recipients: SmallVec<[u16; 2]>,
 }
 
 /// Who sends a publish: what a reply to a gather is known by.
@@ -53,19 +55,24 @@ impl Broker {
     /// Whether a gather of this scatter may begin.
     pub(crate) fn check_gather(
         &self,
-        settings: &ScatterSettings,
+        scatter: &Scatter,
         message: &Message,
+        room: &mut Room,
     ) -> Result<(), PublishError> {
+        let settings = &scatter.settings;
+        // Whatever the gather's own durability, its requests go where those queues' messages go.
+        self.check_disk(self.strongest(&scatter.queues), true, room)?;
         let busy = |detail: String| Err(PublishError::Judge(JudgeError::Busy { detail }));
         if settings.aggregator.binary.is_none() {
             let detail = format!("aggregator `{}` is not deployed", settings.aggregator.name);
             return Err(PublishError::Judge(JudgeError::ModuleMissing { detail }));
         }
         let limits = &self.rules.limits;
-        if self.gathers.open() >= limits.gathers_max {
+        let (count, bytes) = room.begin_gather(message.body.len() as u64);
+        if self.gathers.open() + count > limits.gathers_max {
             return busy(format!("{} gathers are under way", limits.gathers_max));
         }
-        if self.gathers.bytes() + message.body.len() as u64 > limits.gathers_max_bytes {
+        if self.gathers.open_bytes() + bytes > limits.gathers_max_bytes {
             return busy(format!("gathers under way hold {} bytes", limits.gathers_max_bytes));
         }
         Ok(())
@@ -176,56 +183,52 @@ impl Broker {
             None => (rest, None),
         };
         let gather = Sequence(number.parse().ok()?);
-        let recipient = match (place, self.gathers.get(gather)) {
-            (_, None) => None,
-            (Some(place), Some(found)) => {
-                let place: Option<u16> = place.parse().ok();
-                place.filter(|place| {
-                    found.recipients.get(*place as usize).is_some_and(|recipient| recipient.queue.is_none())
-                })
-            }
-            (None, Some(found)) => {
-                let asked = found.asked;
-                let queues: Vec<(usize, QueueId)> = found
-                    .recipients
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(place, recipient)| Some((place, recipient.queue?)))
-                    .collect();
-                let holds = |queue: QueueId| match sender {
-                    Sender::Transaction(acks) => {
-                        acks.iter().any(|ack| ack.queue == queue && ack.sequence == asked)
-                    }
-                    Sender::Connection(connection) => connection.is_some_and(|connection| {
-                        self.lease_of(queue, asked)
-                            .is_some_and(|lease| self.holder(queue, asked, lease, connection).is_some())
-                    }),
-                };
-                let mut holds = holds;
-                queues.into_iter().find(|(_, queue)| holds(*queue)).map(|(place, _)| place as u16)
-            }
+        let Some(found) = self.gathers.get(gather) else {
+            return Some(Replied { gather, recipients: SmallVec::new() });
         };
-        Some(Replied { gather, recipient })
+        let asked = found.asked;
+        if let Some(place) = place {
+            let is_subscription =
+                |place: &u16| found.recipients.get(*place as usize).is_some_and(|one| one.queue.is_none());
+            let recipients = place.parse().ok().filter(is_subscription).into_iter().collect();
+            return Some(Replied { gather, recipients });
+        }
+        let queues = found.recipients.iter().map(|recipient| recipient.queue).enumerate();
+        let queues: SmallVec<[(u16, QueueId); 8]> =
+            queues.filter_map(|(place, queue)| Some((place as u16, queue?))).collect();
+        let mut holds = |queue: QueueId| match sender {
+            Sender::Transaction(acks) => acks.iter().any(|ack| ack.queue == queue && ack.sequence == asked),
+            Sender::Connection(connection) => connection.is_some_and(|connection| {
+                self.lease_of(queue, asked)
+                    .is_some_and(|lease| self.holder(queue, asked, lease, connection).is_some())
+            }),
+        };
+        let recipients =
+            queues.into_iter().filter(|(_, queue)| holds(*queue)).map(|(place, _)| place).collect();
+        Some(Replied { gather, recipients })
     }
 
     /// How durable a reply to this gather is.
-    pub(crate) fn reply_durability(&self, replied: Replied) -> Durability {
+    pub(crate) fn reply_durability(&self, replied: &Replied) -> Durability {
         self.gathers.get(replied.gather).map_or(Durability::Memory, |gather| gather.settings.durability)
     }
 
-    /// A reply came; false: nobody waits for it.
+    /// A reply came. Whether somebody waited for it, and what its confirmation waits for.
     pub(crate) fn take_reply(
         &mut self,
         now: Millis,
         replied: Replied,
         reply: Message,
         output: &mut Output,
-    ) -> Option<Wait> {
-        let Replied { gather: number, recipient } = replied;
-        let awaited = recipient.filter(|place| self.gathers.get(number).is_some_and(|it| it.awaits(*place)));
-        let Some(recipient) = awaited else {
-            self.late_reply(now, number, reply, output);
-            return None;
+    ) -> (bool, Wait) {
+        let Replied { gather: number, recipients } = replied;
+        let awaits = |place: &u16| {
+            // The same reply once more is not the reply of the other recipient that this worker holds a request of.
+            let gather = self.gathers.get(number);
+            gather.is_some_and(|gather| gather.awaits(*place) && !gather.has_reply(reply.id()))
+        };
+        let Some(recipient) = recipients.into_iter().find(awaits) else {
+            return (false, self.late_reply(now, number, reply, output));
         };
         let reply = Message { body: Bytes::copy_from_slice(&reply.body), fields: reply.fields };
         let fact = GatherFact::Replied { recipient, reply: Kept(reply.clone()) };
@@ -234,25 +237,32 @@ impl Broker {
         let call = AggregateCall::Reply { recipient: name, at: now, reply: reply.body };
         self.call_aggregator(number, call, output);
         self.gather_event(now, number, Event::Replied, output);
-        Some(wait)
+        (true, wait)
     }
 
-    fn late_reply(&mut self, now: Millis, number: Sequence, reply: Message, output: &mut Output) {
+    /// Nobody waits for this reply, or it comes from nobody that was asked and has the request.
+    fn late_reply(&mut self, now: Millis, number: Sequence, reply: Message, output: &mut Output) -> Wait {
         self.gathers.late += 1;
         self.requests.late += 1;
-        let Some(gather) = self.gathers.get(number) else { return };
+        let Some(gather) = self.gathers.get(number) else { return Wait::NOTHING };
         if gather.settings.late == Late::DeadLetter
             && !self.disk_full_for(crate::queues::CHASKI)
             && !self.out_of_numbers()
         {
+            let late = match gather.phase {
+                Phase::Open => "this reply was not its recipient's first, or came without a lease",
+                Phase::Finishing(_) | Phase::Ended => "this reply came after its gather had ended",
+            };
             let info = DeadInfo {
                 reason: DeadReason::Expired,
-                detail: "this reply came after its gather had ended".to_owned(),
+                detail: late.to_owned(),
                 scatter: Some(gather.scatter.to_string()),
                 ..DeadInfo::at(now)
             };
             self.lay(now, Letter::of_no_queue(reply, info), None, output);
+            return Wait { position: self.position, durability: Durability::Fsync };
         }
+        Wait::NOTHING
     }
 
     /// A recipient failed, if its answer was still awaited.
@@ -296,8 +306,19 @@ impl Broker {
 
     /// A subscription ended: gathers that wait for it wait no longer.
     pub(crate) fn listener_lost(&mut self, now: Millis, subscription: SubscriptionId, output: &mut Output) {
-        for (gather, recipient) in self.gathers.deaf(subscription) {
+        self.deaf.extend(self.gathers.deaf(subscription));
+        self.fail_deaf(now, output);
+    }
+
+    /// Fails recipients whose subscription ended, a part of them: many gathers may have waited for one.
+    pub(crate) fn fail_deaf(&mut self, now: Millis, output: &mut Output) {
+        let mut budget = TIMEOUT_BUDGET;
+        while budget > 0
+            && self.disk != DiskState::Full
+            && let Some((gather, recipient)) = self.deaf.pop_front()
+        {
             self.gather_failed(now, gather, recipient, "its subscription ended".to_owned(), output);
+            budget -= 1;
         }
     }
 
@@ -463,7 +484,8 @@ impl Broker {
             Outcome::TimedOut(detail) => (Status::Timeout, detail),
             Outcome::AggregationFailed(detail) => (Status::AggregationFailed, detail),
         };
-        self.answer(now, Owed { request: RequestName { reply_to, ..name }, status, reason }, output);
+        let request = RequestName { reply_to, ..name };
+        self.answer(now, Owed { request, status, reason, after: wait }, output);
     }
 
     /// The request of a gather came again; false: this was none.
@@ -481,23 +503,26 @@ impl Broker {
             String::from_utf8_lossy(message.reply_to().expect("a request has a reply_to")).into_owned();
         let gather = self.gather_row(number);
         let Some(ended) = &gather.ended else {
-            if gather.reply_to.as_deref() != Some(&*reply_to) {
+            // A full disk takes no record: who asks once more joins then.
+            if gather.reply_to.as_deref() != Some(&*reply_to) && self.disk != DiskState::Full {
                 self.note_gather(now, number, GatherFact::Moved { reply_to }, output);
             }
             return true;
         };
-        let name =
+        let request =
             RequestName { reply_to: reply_to.clone(), ..RequestName::of(message).expect("it is a request") };
+        // Its end may be on its way to the disk only.
+        let after = Wait { position: self.position, durability: gather.settings.durability };
         let (status, reason) = match ended.outcome.clone() {
             Outcome::Answered(answer) => {
-                let plan = self.resolve(&reply_to);
+                let plan = Plan { after, ..self.resolve(&reply_to) };
                 self.store_own(now, answer.0, plan, output);
                 return true;
             }
             Outcome::TimedOut(detail) => (Status::Timeout, detail),
             Outcome::AggregationFailed(detail) => (Status::AggregationFailed, detail),
         };
-        self.say(now, &name, status, &reason, &reply_to, output);
+        self.say(now, &Owed { request, status, reason, after }, &reply_to, output);
         true
     }
 

@@ -8,6 +8,7 @@ use crate::gather::{Gather, Listener, Phase};
 use crate::hash::Plain;
 use crate::ids::{Millis, Sequence, SubscriptionId};
 use crate::pages::PageMap;
+use crate::views::GatherState;
 
 /// The gathers. Each has a number of its own.
 #[derive(Default)]
@@ -18,10 +19,14 @@ pub(crate) struct Gathers {
     by_request: HashMap<u128, Sequence, Plain>,
     /// Ended ones, in the order in which they are forgotten.
     remembered: BTreeSet<(Millis, Sequence)>,
+    /// By scatter and state.
+    counts: BTreeMap<Box<str>, [u64; GatherState::ALL.len()]>,
     /// Volatile: subscriptions whose reply is awaited.
     listeners: BTreeMap<SubscriptionId, BTreeSet<(Sequence, u16)>>,
     listened: BTreeMap<Sequence, Vec<SubscriptionId>>,
     bytes: u64,
+    /// Of these, what ended ones hold.
+    remembered_bytes: u64,
     /// Replies that came when nobody waited for them.
     pub(crate) late: u64,
 }
@@ -44,16 +49,18 @@ impl Gathers {
         (self.rows.len() - self.remembered.len()) as u64
     }
 
-    /// What all hold, about.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    /// What those that are not over hold, about. Ended ones make room for them.
+    pub(crate) fn open_bytes(&self) -> u64 {
+        self.bytes - self.remembered_bytes
     }
 
     pub(crate) fn insert(&mut self, number: Sequence, hash: u128, gather: Gather) {
         self.bytes += gather.bytes();
+        self.count(&gather.scatter, gather.state(), 1);
         self.by_request.insert(hash, number);
         if let (Phase::Ended, Some(ended)) = (gather.phase, &gather.ended) {
             self.remembered.insert((ended.until, number));
+            self.remembered_bytes += gather.bytes();
         }
         self.rows.insert(number.0, Arc::new(gather));
     }
@@ -62,14 +69,39 @@ impl Gathers {
     pub(crate) fn change(&mut self, number: Sequence, change: impl FnOnce(&mut Gather)) {
         let row = self.rows.get_mut(number.0).expect("the caller found this gather before");
         let gather = Arc::make_mut(row);
-        let (before, was) = (gather.bytes(), gather.phase);
+        let (before, was, state) = (gather.bytes(), gather.phase, gather.state());
         change(gather);
+        if gather.state() != state {
+            let counts = self.counts.get_mut(&gather.scatter).expect("it is counted since it began");
+            counts[state as usize] -= 1;
+            counts[gather.state() as usize] += 1;
+        }
         self.bytes = self.bytes + gather.bytes() - before;
         if let (Phase::Ended, Some(ended)) = (gather.phase, &gather.ended)
             && was != Phase::Ended
         {
             self.remembered.insert((ended.until, number));
+            self.remembered_bytes += gather.bytes();
         }
+    }
+
+    fn count(&mut self, scatter: &str, state: GatherState, change: i64) {
+        if !self.counts.contains_key(scatter) {
+            self.counts.insert(scatter.into(), Default::default());
+        }
+        let counts = self.counts.get_mut(scatter).expect("it was just made");
+        counts[state as usize] = counts[state as usize].saturating_add_signed(change);
+        if counts.iter().all(|count| *count == 0) {
+            self.counts.remove(scatter);
+        }
+    }
+
+    /// By scatter and state; none that is 0.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&str, GatherState, u64)> {
+        let all = self.counts.iter().flat_map(|(scatter, counts)| {
+            GatherState::ALL.iter().map(|state| (&**scatter, *state, counts[*state as usize]))
+        });
+        all.filter(|(.., count)| *count > 0)
     }
 
     pub(crate) fn listen(&mut self, listener: Listener) {
@@ -87,7 +119,10 @@ impl Gathers {
     pub(crate) fn unlisten(&mut self, gather: Sequence) {
         for subscription in self.listened.remove(&gather).unwrap_or_default() {
             if let Some(waiting) = self.listeners.get_mut(&subscription) {
-                waiting.retain(|(number, _)| *number != gather);
+                let theirs: Vec<_> = waiting.range((gather, 0)..=(gather, u16::MAX)).copied().collect();
+                theirs.iter().for_each(|one| {
+                    waiting.remove(one);
+                });
                 if waiting.is_empty() {
                     self.listeners.remove(&subscription);
                 }
@@ -115,6 +150,8 @@ impl Gathers {
             self.remembered.pop_first();
             let gather = self.rows.remove(number.0).expect("what is remembered has a row");
             self.bytes -= gather.bytes();
+            self.remembered_bytes -= gather.bytes();
+            self.count(&gather.scatter, gather.state(), -1);
             let hash = hash(&gather);
             if self.by_request.get(&hash) == Some(&number) {
                 self.by_request.remove(&hash);

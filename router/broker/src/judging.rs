@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 
 use crate::broker::Broker;
 use crate::command::{DiskState, Publish, Transaction};
-use crate::effect::{Confirmation, Effect, Held, Output, PublishError, TransactionError, Wait};
+use crate::effect::{
+    Confirmation, Effect, Held, JudgedOutcome, Output, PublishError, TransactionError, Wait,
+};
 use crate::filtered::{Filtered, Way};
+use crate::gathering::Sender;
 use crate::ids::{JobId, Millis, PublisherId, Ticket};
 use crate::message::Message;
-use crate::publish::{Judged, confirm};
+use crate::publish::{Judged, Offer, confirm};
 use crate::room::Room;
 use crate::states::StateWrite;
 
@@ -54,6 +57,7 @@ struct Work {
     repeats: Vec<Repeat>,
 }
 
+#[derive(Clone)]
 enum What {
     Publish(Publish),
     Transaction(Transaction),
@@ -89,6 +93,10 @@ impl Judging {
         self.under_way.remove(&work.hash);
         self.waiting -= 1 + work.repeats.len();
         Some(work)
+    }
+
+    fn what(&self, job: JobId) -> Option<&What> {
+        self.work.get(&job).map(|work| &work.what)
     }
 
     fn check(&self) -> Result<(), PublishError> {
@@ -213,23 +221,80 @@ impl Broker {
         output: &mut Output,
     ) {
         let taken = self.disk != DiskState::Full;
-        output.effects.push(Held { wait: Wait::NOTHING, effect: Effect::Judged { ticket, taken } });
+        let wrote = writes.iter().any(|(_, writes)| !writes.is_empty());
+        let refused = if taken && wrote { self.refused(now, &jobs) } else { Vec::new() };
+        let outcome = match (taken, &refused[..]) {
+            (false, _) => JudgedOutcome::DiskFull,
+            (true, []) => JudgedOutcome::Taken,
+            (true, refused) => JudgedOutcome::Refused(refused.iter().map(|(job, _)| *job).collect()),
+        };
+        output.effects.push(Held { wait: Wait::NOTHING, effect: Effect::Judged { ticket, outcome } });
+        if !refused.is_empty() {
+            for (job, why) in refused {
+                self.end_job(now, job, Err(why), output);
+            }
+            return;
+        }
         if taken {
             for (module, writes) in writes {
                 self.write_state(now, module, writes, output);
             }
         }
         for (job, outcome) in jobs {
-            let Some(Work { hash, what, repeats }) = self.judging.end(job) else { continue };
-            let outcome =
-                if taken { outcome.map_err(PublishError::Judge) } else { Err(PublishError::DiskFull) };
-            match what {
-                What::Publish(publish) => self.end_publish(now, hash, publish, repeats, outcome, output),
-                What::Transaction(transaction) => {
-                    self.end_transaction(now, transaction, repeats, outcome, output);
-                }
+            let outcome = match outcome {
+                Ok(filtered) if taken => Ok(filtered),
+                Err(error) if taken => Err(Why::Judge(PublishError::Judge(error))),
+                _ => Err(Why::Judge(PublishError::DiskFull)),
+            };
+            self.end_job(now, job, outcome, output);
+        }
+    }
+
+    /// A job's work is over: its publisher is answered, and those that waited for the same outcome.
+    fn end_job(&mut self, now: Millis, job: JobId, outcome: Result<Vec<Filtered>, Why>, output: &mut Output) {
+        let Some(Work { hash, what, repeats }) = self.judging.end(job) else { return };
+        match what {
+            What::Publish(publish) => self.end_publish(now, hash, publish, repeats, outcome, output),
+            What::Transaction(transaction) => {
+                self.end_transaction(now, transaction, repeats, outcome, output);
             }
         }
+    }
+
+    /// Those of the jobs that would be refused, were all done in their order.
+    fn refused(
+        &mut self,
+        now: Millis,
+        jobs: &[(JobId, Result<Vec<Filtered>, JudgeError>)],
+    ) -> Vec<(JobId, Why)> {
+        let mut room = Room::admitted();
+        let mut refused = Vec::new();
+        for (job, outcome) in jobs {
+            let (Ok(filtered), Some(what)) = (outcome, self.judging.what(*job).cloned()) else { continue };
+            // What a refused one would have taken is there for the others.
+            let before = room.clone();
+            let why = match what {
+                What::Publish(publish) => {
+                    let publish = judged_publish(publish, filtered.clone());
+                    let Publish { rules, mandatory, message, way, connection, .. } = publish;
+                    let (hash, sender) = (
+                        self.hash_key.message(message.topic(), message.id()),
+                        Sender::Connection(connection),
+                    );
+                    let offer = Offer { hash, rules, message: &message, mandatory, sender };
+                    self.judge(now, offer, way, &mut room).err().map(Why::Judge)
+                }
+                What::Transaction(transaction) => {
+                    let transaction = judged_transaction(transaction, filtered.clone());
+                    self.judge_transaction(now, transaction, &mut room).err().map(Why::Transaction)
+                }
+            };
+            if let Some(why) = why {
+                room = before;
+                refused.push((*job, why));
+            }
+        }
+        refused
     }
 
     fn check_pending(&self) -> Result<(), PublishError> {
@@ -244,19 +309,19 @@ impl Broker {
         &mut self,
         now: Millis,
         hash: u128,
-        mut publish: Publish,
+        publish: Publish,
         repeats: Vec<Repeat>,
-        outcome: Result<Vec<Filtered>, PublishError>,
+        outcome: Result<Vec<Filtered>, Why>,
         output: &mut Output,
     ) {
         let (publisher, number) = (publish.publisher, publish.number);
         let (outcome, wait) = match outcome {
             Ok(filtered) => {
-                let [filtered] = <[Filtered; 1]>::try_from(filtered).expect("a publish has one judgement");
-                publish.way = Way::Filtered(Box::new(filtered));
+                let publish = judged_publish(publish, filtered);
                 self.do_publish(now, hash, publish, Room::admitted(), output)
             }
-            Err(error) => (Err(error), Wait::NOTHING),
+            Err(Why::Judge(error)) => (Err(error), Wait::NOTHING),
+            Err(Why::Transaction(_)) => unreachable!("a publish is no transaction"),
         };
         confirm(publisher, number, outcome.clone(), wait, output);
         for Repeat { publisher, number, request } in repeats {
@@ -275,25 +340,20 @@ impl Broker {
     fn end_transaction(
         &mut self,
         now: Millis,
-        mut transaction: Transaction,
+        transaction: Transaction,
         repeats: Vec<Repeat>,
-        outcome: Result<Vec<Filtered>, PublishError>,
+        outcome: Result<Vec<Filtered>, Why>,
         output: &mut Output,
     ) {
         let (publisher, number) = (transaction.publisher, transaction.number);
         let done = match outcome {
             Ok(filtered) => {
-                let pending = transaction.publishes.iter_mut().map(|(_, way, _)| way);
-                let mut pending = pending.filter(|way| matches!(way, Way::Pending));
-                for filtered in filtered {
-                    let way = pending.next().expect("there is one judgement for each pending part");
-                    *way = Way::Filtered(Box::new(filtered));
-                }
-                assert!(pending.next().is_none(), "there is a judgement for each pending part");
+                let transaction = judged_transaction(transaction, filtered);
                 self.try_transact(now, transaction, Room::admitted(), output)
             }
-            Err(PublishError::DiskFull) => Err(TransactionError::Disk(PublishError::DiskFull)),
-            Err(error) => Err(at_first_pending(&transaction, error)),
+            Err(Why::Transaction(error)) => Err(error),
+            Err(Why::Judge(PublishError::DiskFull)) => Err(TransactionError::Disk(PublishError::DiskFull)),
+            Err(Why::Judge(error)) => Err(at_first_pending(&transaction, error)),
         };
         let (wait, outcome) = match done {
             Ok((confirmations, wait)) => (wait, Ok(confirmations)),
@@ -305,6 +365,34 @@ impl Broker {
             answer(publisher, number, outcome.clone(), wait, output);
         }
     }
+}
+
+/// Why a job comes to nothing.
+#[derive(Debug)]
+enum Why {
+    /// Its filters came to no result, or what they made of a publish is refused.
+    Judge(PublishError),
+    /// What they made of a transaction is refused.
+    Transaction(TransactionError),
+}
+
+/// A publish with what filters made of it.
+fn judged_publish(mut publish: Publish, filtered: Vec<Filtered>) -> Publish {
+    let [filtered] = <[Filtered; 1]>::try_from(filtered).expect("a publish has one judgement");
+    publish.way = Way::Filtered(Box::new(filtered));
+    publish
+}
+
+/// A transaction with what filters made of its pending parts.
+fn judged_transaction(mut transaction: Transaction, filtered: Vec<Filtered>) -> Transaction {
+    let pending = transaction.publishes.iter_mut().map(|(_, way, _)| way);
+    let mut pending = pending.filter(|way| matches!(way, Way::Pending));
+    for filtered in filtered {
+        let way = pending.next().expect("there is one judgement for each pending part");
+        *way = Way::Filtered(Box::new(filtered));
+    }
+    assert!(pending.next().is_none(), "there is a judgement for each pending part");
+    transaction
 }
 
 /// What stands against all pending parts is told of the first.

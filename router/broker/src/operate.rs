@@ -8,6 +8,7 @@ use crate::effect::{OperateError, Output, Progress};
 use crate::ids::{Millis, Position, QueueId, Sequence};
 use crate::queue::{Kind, State};
 use crate::record::{Raw, Record, Removal};
+use crate::redrive::is_copy;
 
 /// Messages that one command moves or removes at most, whatever it asks for.
 pub(crate) const MOST: u64 = 16_384;
@@ -46,6 +47,9 @@ impl Broker {
             }
             Operation::Redrive { select, limit } => {
                 self.check_redrive()?;
+                if select.reason.is_some_and(is_copy) {
+                    return Err(OperateError::NotAllowed);
+                }
                 Ok(self.redrive(now, letters, &select, limit, output))
             }
             Operation::RedriveAs { sequence, filtered } => {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::broker::Broker;
+use crate::command::{Command, DiskState};
 use crate::config::Durability;
 use crate::dead::shorten;
 use crate::effect::Output;
@@ -71,9 +72,8 @@ impl Owners {
     }
 
     /// A message left a queue; how, whoever took it out may say better.
-    pub(crate) fn note(&mut self, queue: QueueId, sequence: Sequence, entry: &Entry) {
+    pub(crate) fn note(&mut self, queue: QueueId, sequence: Sequence, delivered: bool) {
         if self.of(sequence).is_some() {
-            let delivered = entry.attempts > 0 || entry.has(DELIVERED);
             let how = Left::Gone("it left its queue".to_owned());
             self.departed.push(Departed { queue, sequence, delivered, how });
         }
@@ -91,11 +91,18 @@ impl Owners {
     }
 }
 
+/// Whether somebody had this message, or may have had it. Of those that are older than this start (up to number `start`) nobody
+/// knows: a power cut forgets the last deliveries, since nothing waits for their records.
+pub(crate) fn may_be_delivered(sequence: Sequence, entry: &Entry, start: u64) -> bool {
+    entry.attempts > 0 || entry.has(DELIVERED) || sequence.0 <= start
+}
+
 impl Broker {
     /// Tells owners what became of their messages; how durable what follows from it is.
     pub(crate) fn tell_owners(&mut self, now: Millis, output: &mut Output) -> Durability {
         let mut strongest = Durability::Memory;
-        while self.owners.any_departed() {
+        // Only what `memory` queues hold leaves its queue while the disk is full: its owner learns of it later.
+        while self.disk != DiskState::Full && self.owners.any_departed() {
             for departed in std::mem::take(&mut self.owners.departed) {
                 let durability = match self.owners.of(departed.sequence) {
                     Some(Owner::Gather(gather)) => self.gather_lost(now, gather, departed, output),
@@ -106,6 +113,18 @@ impl Broker {
             }
         }
         strongest
+    }
+
+    /// The disk takes records again: gathers and sagas are told what happened meanwhile.
+    pub(crate) fn catch_up(&mut self, now: Millis, output: &mut Output) {
+        self.fail_deaf(now, output);
+        for answer in std::mem::take(&mut self.postponed) {
+            match answer {
+                Command::Aggregated { gather, outcome, .. } => self.aggregated(now, gather, outcome, output),
+                Command::Advised { saga, call, outcome } => self.advised(now, saga, call, outcome, output),
+                _ => unreachable!("only answers of modules are postponed"),
+            }
+        }
     }
 
     /// Somebody answered without a lease; `certainly`: what only steps are answered with.
@@ -132,6 +151,6 @@ impl Broker {
         let record = Record::Removed { queue: id, cause: Removal::Withdrawn, sequences: vec![sequence] };
         self.commit(record, journaled, output);
         self.touch(id);
-        Some(entry.attempts > 0 || entry.has(DELIVERED))
+        Some(may_be_delivered(sequence, &entry, self.start))
     }
 }

@@ -183,10 +183,10 @@ impl Broker {
                 self.requests.late += 1;
                 (Confirmation::default(), Wait::NOTHING)
             }
-            Judged::Reply(replied) => match self.take_reply(now, replied, message, output) {
-                Some(wait) => (Confirmation { routed: 1, ..Confirmation::default() }, wait),
-                None => (Confirmation::default(), Wait::NOTHING),
-            },
+            Judged::Reply(replied) => {
+                let (awaited, wait) = self.take_reply(now, replied, message, output);
+                (Confirmation { routed: u32::from(awaited), ..Confirmation::default() }, wait)
+            }
             // Another part of the same transaction answered it.
             Judged::New(plan) if plan.answers.is_some_and(|hash| self.requests.is_answered(hash)) => {
                 self.requests.late += 1;

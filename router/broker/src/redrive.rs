@@ -72,6 +72,9 @@ impl Broker {
         output: &mut Output,
     ) -> Result<Progress, OperateError> {
         let queue = self.queues.queue(letters);
+        if queue.dead.get(sequence.0).is_some_and(|info| is_copy(info.reason)) {
+            return Err(OperateError::NotAllowed);
+        }
         let Kind::Dead { source: Some(source) } = queue.kind else { return Err(OperateError::UnknownId) };
         let entry = queue.entries.get(sequence.0).filter(|entry| entry.state != State::Leased);
         entry.ok_or(OperateError::UnknownId)?;
@@ -106,6 +109,9 @@ impl Broker {
         let queue = self.queues.queue(letters);
         let entry = queue.entries.get(sequence.0).filter(|entry| entry.state != State::Leased);
         entry.ok_or(OperateError::UnknownId)?;
+        if queue.dead.get(sequence.0).is_some_and(|info| is_copy(info.reason)) {
+            return Err(OperateError::NotAllowed);
+        }
         let journaled = queue.journaled();
         let sorted = self.sort(None, filtered, None);
         if sorted.is_lost() {
@@ -124,4 +130,9 @@ impl Broker {
         self.calm(letters, output);
         Ok(Progress { count: 1, ..Progress::default() })
     }
+}
+
+/// Letters of gathers and sagas that failed are copies to look at: what they were part of is over, or goes on by itself.
+pub(crate) fn is_copy(reason: DeadReason) -> bool {
+    matches!(reason, DeadReason::AggregationFailed | DeadReason::CompensationFailed)
 }

@@ -11,6 +11,7 @@ use crate::hash::{HashKey, Plain};
 use crate::ids::{Millis, Sequence};
 use crate::message::{Message, Own, Status, StatusReply};
 use crate::messages::RequestName;
+use crate::publish::Plan;
 
 /// Bytes that a tracked request costs beside its texts and its reply.
 const OVERHEAD: u64 = 256;
@@ -21,6 +22,8 @@ pub(crate) struct Owed {
     pub(crate) request: RequestName,
     pub(crate) status: Status,
     pub(crate) reason: String,
+    /// What it waits for, beside its own record.
+    pub(crate) after: Wait,
 }
 
 /// A request in the window.
@@ -213,20 +216,16 @@ impl Broker {
             self.requests.track_as(hash, reply_hash, Some(reply_to), known.expires, limits);
             return;
         }
-        let request = RequestName { topic: text(message.topic()), id: text(message.id()), reply_to };
-        self.say(
-            now,
-            &request,
-            Status::ReplyLost,
-            "the reply is no longer kept",
-            &request.reply_to.clone(),
-            output,
-        );
+        let request =
+            RequestName { topic: text(message.topic()), id: text(message.id()), reply_to: reply_to.clone() };
+        let reason = "the reply is no longer kept".to_owned();
+        let owed = Owed { request, status: Status::ReplyLost, reason, after: Wait::NOTHING };
+        self.say(now, &owed, &reply_to, output);
     }
 
     /// Answers a requester, unless somebody did before. What the answer waits for.
     pub(crate) fn answer(&mut self, now: Millis, owed: Owed, output: &mut Output) -> Wait {
-        let Owed { request, status, reason } = owed;
+        let request = &owed.request;
         let hash = self.hash_key.message(request.topic.as_bytes(), request.id.as_bytes());
         let tracked = self.requests.get(now, hash);
         if tracked.is_some_and(|tracked| tracked.answered) {
@@ -235,7 +234,7 @@ impl Broker {
         }
         let reply_to =
             tracked.and_then(|tracked| tracked.moved_to.clone()).unwrap_or_else(|| request.reply_to.clone());
-        let Some((answer, wait)) = self.say(now, &request, status, &reason, &reply_to, output) else {
+        let Some((answer, wait)) = self.say(now, &owed, &reply_to, output) else {
             return Wait::NOTHING;
         };
         self.requests.answered(hash, &answer, &self.rules.limits);
@@ -245,9 +244,7 @@ impl Broker {
     pub(crate) fn say(
         &mut self,
         now: Millis,
-        request: &RequestName,
-        status: Status,
-        reason: &str,
+        owed: &Owed,
         reply_to: &str,
         output: &mut Output,
     ) -> Option<(Message, Wait)> {
@@ -255,10 +252,11 @@ impl Broker {
             return None;
         }
         let sequence = Sequence(self.draw(output));
-        let request_id = &request.id;
+        let Owed { request: RequestName { id: request_id, .. }, status, reason, after } = owed;
+        let status = *status;
         let answer =
             (self.render)(Own::Status(StatusReply { reply_to, request_id, status, reason, sequence, now }));
-        let plan = self.resolve(reply_to);
+        let plan = Plan { after: *after, ..self.resolve(reply_to) };
         let wait = self.store_own(now, answer.clone(), plan, output);
         Some((answer, wait))
     }

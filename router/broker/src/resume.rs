@@ -27,6 +27,10 @@ impl Broker {
         self.resume_gathers(now, output);
         self.resume_sagas(now, output);
         for (id, sequence) in worn_out {
+            // What gathers and sagas sent again may have pushed it out.
+            if !self.queues.queue(id).entries.contains(sequence.0) {
+                continue;
+            }
             self.bury(
                 now,
                 id,

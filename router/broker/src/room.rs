@@ -15,15 +15,19 @@ use crate::record::{Record, Removal};
 const EVICTIONS: usize = 1024;
 
 /// The room that a command finds.
+#[derive(Clone)]
 pub(crate) struct Room {
     disk: DiskState,
     /// What other parts of the same command take: by queue, messages and bytes; negative where acks make room.
     taken: SmallVec<[(QueueId, i64, i64); 4]>,
+    /// Gathers and sagas that they begin, and their bytes.
+    gathers: (u64, u64),
+    sagas: (u64, u64),
 }
 
 impl Room {
     pub(crate) fn new(disk: DiskState) -> Room {
-        Room { disk, taken: SmallVec::new() }
+        Room { disk, taken: SmallVec::new(), gathers: (0, 0), sagas: (0, 0) }
     }
 
     /// For what was let in while there was plenty of disk: a low one doesn't stop it any more.
@@ -33,6 +37,18 @@ impl Room {
 
     pub(crate) fn disk(&self) -> DiskState {
         self.disk
+    }
+
+    /// One gather more, of so many bytes: how many begin, and their bytes.
+    pub(crate) fn begin_gather(&mut self, bytes: u64) -> (u64, u64) {
+        self.gathers = (self.gathers.0 + 1, self.gathers.1 + bytes);
+        self.gathers
+    }
+
+    /// One saga more, likewise.
+    pub(crate) fn begin_saga(&mut self, bytes: u64) -> (u64, u64) {
+        self.sagas = (self.sagas.0 + 1, self.sagas.1 + bytes);
+        self.sagas
     }
 
     /// This queue has so much more in it, or less.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::codec::{Kept, Payload};
 use crate::effect::SagaCause;
@@ -19,7 +20,8 @@ const TIMELINE: usize = 256;
 /// One saga.
 #[derive(Clone, Debug)]
 pub(crate) struct Saga {
-    pub(crate) name: Box<str>,
+    /// One for all sagas of a definition.
+    pub(crate) name: Arc<str>,
     pub(crate) id: Box<str>,
     pub(crate) settings: Arc<SagaSettings>,
     /// The message that began it; once it is over, its head only.
@@ -35,7 +37,7 @@ pub(crate) struct Saga {
     pub(crate) parked: Option<Box<str>>,
     pub(crate) runs: Vec<Run>,
     /// The steps that are done side by side now.
-    pub(crate) current: Vec<u16>,
+    pub(crate) current: SmallVec<[u16; 4]>,
     /// Payloads that the compensator gave for steps.
     pub(crate) payloads: Vec<(u16, Bytes)>,
     /// What is still to be undone, the next first.
@@ -275,7 +277,7 @@ impl Saga {
             name: name.into(),
             id: id.into(),
             runs: vec![run; settings.steps.len()],
-            deadline: Some(at.after(settings.timeout_ms)),
+            deadline: Some(at.max(input.fields.deliver_at.unwrap_or_default()).after(settings.timeout_ms)),
             settings,
             input,
             reply_to,
@@ -283,13 +285,14 @@ impl Saga {
             changed_at: at,
             phase: Phase::Forward,
             parked: None,
-            current: Vec::new(),
+            current: SmallVec::new(),
             payloads: Vec::new(),
             plan: Vec::new(),
             cause: None,
             retries: 0,
             acks: Vec::new(),
-            timeline: Vec::with_capacity(4),
+            // As many as one has that waits for its first step.
+            timeline: Vec::with_capacity(2),
             until: None,
             lines: 0,
             call: 0,
@@ -305,9 +308,9 @@ impl Saga {
         match fact {
             SagaFact::Begun { .. } => unreachable!("it makes the saga"),
             SagaFact::Went { steps, payload } => {
-                self.acks.clear();
+                self.go_on(at);
                 self.phase = Phase::Forward;
-                self.current.clone_from(steps);
+                self.current = steps.iter().copied().collect();
                 for step in steps {
                     let run = &mut self.runs[*step as usize];
                     run.outcome = StepOutcome::Running;
@@ -324,11 +327,15 @@ impl Saga {
                 run.unanswered |= !undo && *made == *attempt;
                 *made = *attempt;
                 run.attempt = Some(Attempt { sequence: *sequence, due: *due, undo: *undo });
+                // Compensations follow one another: what was answered before is acted upon.
+                self.acks.retain(|ack| !undo && ack != step);
                 self.tell(at, Some(*step), *undo, *attempt, What::Sent, None);
             }
             SagaFact::Answered { step, answer } => self.answered(at, *step, answer),
             SagaFact::Waits { step, undo, until } => {
                 let run = &mut self.runs[*step as usize];
+                // A message that a start lost, and for which there is no room now: somebody may have had it.
+                run.unanswered |= !undo && run.attempt.is_some_and(|attempt| attempt.sequence.0 > 0);
                 run.attempt = Some(Attempt { sequence: Sequence(0), due: *until, undo: *undo });
                 self.acks.retain(|ack| ack != step);
             }
@@ -341,11 +348,14 @@ impl Saga {
                 }
             }
             SagaFact::Asked { cause } => {
-                self.acks.clear();
-                self.phase = if cause.is_some() { Phase::Planning } else { Phase::Choosing };
-                self.parked = None;
                 if let Some(cause) = cause {
+                    self.acks.clear();
+                    self.parked = None;
+                    self.phase = Phase::Planning;
                     self.cause = Some(Box::new(cause.clone()));
+                } else {
+                    self.go_on(at);
+                    self.phase = Phase::Choosing;
                 }
                 let detail = if cause.is_some() { "how to compensate" } else { "what comes next" };
                 self.tell(at, None, false, 0, What::Asked, Some(detail));
@@ -367,18 +377,17 @@ impl Saga {
             }
             SagaFact::Resumed { advised } => {
                 let undoing = self.phase.rest() == Rest::Undoing;
-                self.phase = if undoing { Phase::Undoing } else { Phase::Forward };
-                self.parked = None;
-                self.acks.clear();
                 self.retries += u32::from(*advised);
                 for run in &mut self.runs {
                     run.undo_failures = 0;
                 }
-                if !undoing {
-                    self.cause = None;
-                    if self.deadline.is_some_and(|deadline| deadline <= at) {
-                        self.deadline = None;
-                    }
+                if undoing {
+                    self.acks.clear();
+                    self.parked = None;
+                    self.phase = Phase::Undoing;
+                } else {
+                    self.go_on(at);
+                    self.phase = Phase::Forward;
                     for step in self.current.clone() {
                         let run = &mut self.runs[step as usize];
                         if matches!(run.outcome, StepOutcome::Failed | StepOutcome::Unknown) {
@@ -398,7 +407,9 @@ impl Saga {
                     self.plan.retain(|(planned, _)| planned != step);
                 } else {
                     run.outcome = StepOutcome::Completed;
-                    run.result = Some(result.clone());
+                    run.result = (!result.0.is_empty()).then(|| result.clone());
+                    run.reason = None;
+                    self.cause = None;
                 }
                 self.tell(at, Some(*step), undoing, 0, What::Skipped, None);
             }
@@ -422,6 +433,15 @@ impl Saga {
                 let state = self.state().name();
                 self.tell(at, None, false, 0, What::Ended, Some(state));
             }
+        }
+    }
+
+    /// It goes on with its steps: nothing is to blame any more, and time that was over while it rested doesn't count.
+    fn go_on(&mut self, at: Millis) {
+        self.acks.clear();
+        self.cause = None;
+        if self.parked.take().is_some() || self.phase == Phase::Planning {
+            self.deadline = self.deadline.filter(|deadline| *deadline > at);
         }
     }
 
@@ -497,15 +517,14 @@ impl Saga {
         })
     }
 
-    /// The steps after the current ones, one group of them.
+    /// The steps after the current ones, one group of them; those that are complete already are passed over.
     pub(crate) fn following(&self) -> Vec<u16> {
-        let from = self.current.iter().max().map_or(0, |last| last + 1);
-        let Some(first) = self.settings.steps.get(from as usize) else { return Vec::new() };
-        let together = |step: &StepSettings| first.group.is_some() && step.group == first.group;
-        let more = self.settings.steps[from as usize + 1..].iter().take_while(|step| together(step)).count();
-        (from..=from + more as u16)
-            .filter(|step| self.runs[*step as usize].outcome != StepOutcome::Completed)
-            .collect()
+        let open = |step: &u16| self.runs[*step as usize].outcome != StepOutcome::Completed;
+        let mut after = self.current.iter().max().map_or(0, |last| last + 1)..self.runs.len() as u16;
+        let Some(first) = after.find(open) else { return Vec::new() };
+        let group = &self.step(first).group;
+        let together = |step: &u16| group.is_some() && self.step(*step).group == *group;
+        std::iter::once(first).chain(after.take_while(together).filter(open)).collect()
     }
 
     /// What the table weighs.

@@ -35,7 +35,10 @@ pub(crate) struct Sagas {
     by_key: HashMap<u128, Sequence, Plain>,
     /// Those that are over, in the order in which they are forgotten.
     remembered: BTreeSet<(Millis, Sequence)>,
-    counts: BTreeMap<(Box<str>, SagaState), u64>,
+    /// By definition and state.
+    counts: BTreeMap<Arc<str>, [u64; SagaState::ALL.len()]>,
+    /// Those that wait for an operator: few, and looked for among all.
+    parked: BTreeSet<Sequence>,
     /// Inputs and results of those that are not over.
     bytes: u64,
     /// Volatile.
@@ -69,9 +72,15 @@ impl Sagas {
         self.bytes
     }
 
-    pub(crate) fn insert(&mut self, key: HashKey, number: Sequence, saga: Saga) {
+    pub(crate) fn insert(&mut self, key: HashKey, number: Sequence, mut saga: Saga) {
         self.by_key.insert(key.saga(saga.name.as_bytes(), saga.id.as_bytes()), number);
         self.count(&saga.name, saga.state(), 1);
+        if saga.state() == SagaState::Parked {
+            self.parked.insert(number);
+        }
+        if let Some((name, _)) = self.counts.get_key_value(&saga.name) {
+            saga.name = name.clone();
+        }
         match saga.until {
             Some(until) => {
                 self.remembered.insert((until, number));
@@ -96,28 +105,49 @@ impl Sagas {
                 None => self.bytes += saga.payload_bytes(),
             }
         }
-        let (name, now) = (saga.name.clone(), saga.state());
+        let now = saga.state();
         if now != state {
-            self.count(&name, state, -1);
-            self.count(&name, now, 1);
+            let counts = self.counts.get_mut(&saga.name).expect("it is counted since it began");
+            counts[state as usize] -= 1;
+            counts[now as usize] += 1;
+            match (state, now) {
+                (SagaState::Parked, _) => {
+                    self.parked.remove(&number);
+                }
+                (_, SagaState::Parked) => {
+                    self.parked.insert(number);
+                }
+                _ => {}
+            }
         }
+    }
+
+    /// Those that wait for an operator, after this number, in order.
+    pub(crate) fn parked(&self, after: Sequence) -> impl Iterator<Item = Sequence> {
+        self.parked.range(Sequence(after.0.saturating_add(1))..).copied()
     }
 
     fn count(&mut self, name: &str, state: SagaState, change: i64) {
-        let count = self.counts.entry((name.into(), state)).or_default();
-        *count = count.saturating_add_signed(change);
-        if *count == 0 {
-            self.counts.remove(&(name.into(), state));
+        if !self.counts.contains_key(name) {
+            self.counts.insert(name.into(), Default::default());
+        }
+        let counts = self.counts.get_mut(name).expect("it was just made");
+        counts[state as usize] = counts[state as usize].saturating_add_signed(change);
+        if counts.iter().all(|count| *count == 0) {
+            self.counts.remove(name);
         }
     }
 
-    /// By definition and state.
+    /// By definition and state; none that is 0.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (&str, SagaState, u64)> {
-        self.counts.iter().map(|((name, state), count)| (&**name, *state, *count))
+        let all = self.counts.iter().flat_map(|(name, counts)| {
+            SagaState::ALL.iter().map(|state| (&**name, *state, counts[*state as usize]))
+        });
+        all.filter(|(.., count)| *count > 0)
     }
 
     pub(crate) fn count_of(&self, name: &str, state: SagaState) -> u64 {
-        self.counts.get(&(name.into(), state)).copied().unwrap_or_default()
+        self.counts.get(name).map_or(0, |counts| counts[state as usize])
     }
 
     /// A step's message is in no queue any more.

@@ -51,7 +51,7 @@ impl Broker {
             return Err(SettleError::DiskFull);
         }
         if let (Some(Owner::Saga(saga)), Verdict::Complete { payload }) = (owner, &verdict)
-            && !self.result_fits(saga, payload.len())
+            && !self.answer_fits(saga, sequence, payload.len())
         {
             return Err(SettleError::TooLarge);
         }
@@ -88,7 +88,7 @@ impl Broker {
                     self.ack(now, id, sequence, output);
                     let reason = crate::dead::shorten(&reason).to_owned();
                     // At once, so that both are in one batch whatever else is owed.
-                    let owed = Owed { request, status: Status::Failed, reason };
+                    let owed = Owed { request, status: Status::Failed, reason, after: Wait::NOTHING };
                     durability = durability.max(self.answer(now, owed, output).durability);
                 } else if retryable {
                     self.fail_delivery(now, id, sequence, Return::Backoff, output);
@@ -225,6 +225,7 @@ impl Broker {
         for (id, sequence, release) in std::mem::take(&mut self.orphans) {
             self.let_lease_go(now, id, sequence, release, output);
         }
+        self.catch_up(now, output);
         let waiting: Vec<QueueId> =
             self.queues.iter().filter(|queue| !queue.ring.is_empty()).map(|queue| queue.id).collect();
         for id in waiting {

@@ -53,6 +53,12 @@ impl Broker {
                 self.saga_event(now, number, Event::AdviceFail, About::why(reason), output);
             }
             (Phase::Planning, Advice::Undo { steps }) => self.plan_undo(now, number, steps, output),
+            (Phase::Planning, Advice::Retry)
+                if matches!(saga.cause.as_deref(), Some(SagaCause::Aborted { .. })) =>
+            {
+                let why = "its compensator said `retry`, but it was ended: no step failed".to_owned();
+                self.saga_event(now, number, Event::AdvicePark, About::why(why), output);
+            }
             (Phase::Planning, Advice::Retry) if saga.retries < RETRIES => {
                 self.saga_event(now, number, Event::AdviceRetry, About::default(), output);
             }

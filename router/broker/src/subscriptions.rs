@@ -1,6 +1,7 @@
 //! Subscriptions: patterns, bounded buffers and what had to be dropped. Volatile; they know no queue.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -14,7 +15,7 @@ use crate::trie::Trie;
 /// One subscription.
 struct Subscription {
     connection: ConnectionId,
-    pattern: String,
+    pattern: Arc<str>,
     /// Lengths of the messages that were passed and not taken yet.
     buffered: VecDeque<u32>,
     bytes: u64,
@@ -25,6 +26,8 @@ struct Subscription {
 /// Every subscription.
 pub(crate) struct Subscriptions {
     all: BTreeMap<SubscriptionId, Subscription>,
+    /// By pattern: what is contained in another begins as that does.
+    by_pattern: BTreeSet<(Arc<str>, SubscriptionId)>,
     patterns: Trie<SubscriptionId>,
     /// Dropped since the start, in all.
     pub(crate) dropped: u64,
@@ -32,7 +35,12 @@ pub(crate) struct Subscriptions {
 
 impl Subscriptions {
     pub(crate) fn new(hash_key: HashKey) -> Subscriptions {
-        Subscriptions { all: BTreeMap::new(), patterns: Trie::new(hash_key), dropped: 0 }
+        Subscriptions {
+            all: BTreeMap::new(),
+            by_pattern: BTreeSet::new(),
+            patterns: Trie::new(hash_key),
+            dropped: 0,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -44,8 +52,9 @@ impl Subscriptions {
     }
 
     pub(crate) fn add(&mut self, id: SubscriptionId, connection: ConnectionId, pattern: &str) {
-        let pattern = pattern.to_owned();
+        let pattern: Arc<str> = pattern.into();
         self.patterns.insert(&pattern, id);
+        self.by_pattern.insert((pattern.clone(), id));
         let subscription =
             Subscription { connection, pattern, buffered: VecDeque::new(), bytes: 0, dropped: 0 };
         assert!(self.all.insert(id, subscription).is_none(), "subscription {id} is made twice");
@@ -54,6 +63,7 @@ impl Subscriptions {
     pub(crate) fn remove(&mut self, id: SubscriptionId) {
         if let Some(subscription) = self.all.remove(&id) {
             self.patterns.remove(&subscription.pattern, &id);
+            self.by_pattern.remove(&(subscription.pattern, id));
         }
     }
 
@@ -73,9 +83,10 @@ impl Subscriptions {
 
     /// Those whose topics are all matched by this pattern.
     pub(crate) fn contained(&self, pattern: &str) -> impl Iterator<Item = (SubscriptionId, &str)> {
-        let theirs =
-            self.all.iter().filter(move |(_, subscription)| contains(pattern, &subscription.pattern));
-        theirs.map(|(id, subscription)| (*id, &*subscription.pattern))
+        let literal = &pattern[..pattern.find(['*', '>']).unwrap_or(pattern.len())];
+        let from = (Arc::from(literal), SubscriptionId(0));
+        let theirs = self.by_pattern.range(from..).take_while(move |(other, _)| other.starts_with(literal));
+        theirs.filter(move |(other, _)| contains(pattern, other)).map(|(other, id)| (*id, &**other))
     }
 
     /// Hands a message over, unless the buffer is full.

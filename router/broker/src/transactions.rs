@@ -11,6 +11,7 @@ use crate::effect::{Confirmation, Output, PublishError, TransactionError, Wait};
 use crate::gathering::{Sender, is_gather_reply};
 use crate::ids::{ConnectionId, Lease, Millis, QueueId, Sequence};
 use crate::judging::{answer, spare};
+use crate::message::Message;
 use crate::pages::PageMap;
 use crate::publish::{Judged, Offer};
 use crate::record::Record;
@@ -81,6 +82,15 @@ pub(crate) struct Ack {
     lease: Lease,
 }
 
+/// A transaction that may be done.
+pub(crate) struct Ready {
+    acks: Vec<Ack>,
+    parts: Vec<(Message, Option<Judged>, u128)>,
+    /// The strongest among its queues and what else its outcome names.
+    durability: Durability,
+    window_ms: u64,
+}
+
 impl Broker {
     pub(crate) fn transact(&mut self, now: Millis, transaction: Transaction, output: &mut Output) {
         let hash = self.hash_key.transaction(&transaction.id);
@@ -128,6 +138,17 @@ impl Broker {
         output: &mut Output,
     ) -> Result<(Vec<Confirmation>, Wait), TransactionError> {
         let hash = self.hash_key.transaction(&transaction.id);
+        let ready = self.judge_transaction(now, transaction, &mut room)?;
+        Ok(self.perform_transaction(now, hash, ready, output))
+    }
+
+    /// Decides whether a transaction may be done, and changes nothing but what it takes of the room.
+    pub(crate) fn judge_transaction(
+        &mut self,
+        now: Millis,
+        transaction: Transaction,
+        room: &mut Room,
+    ) -> Result<Ready, TransactionError> {
         let acks = self.check_transaction(&transaction, room.disk())?;
 
         // Acked messages make room for published ones.
@@ -148,7 +169,7 @@ impl Broker {
                 let sender = Sender::Transaction(&acks);
                 let rules = transaction.rules;
                 let offer = Offer { hash: id, rules, message: &message, mandatory, sender };
-                let one = self.judge(now, offer, way, &mut room);
+                let one = self.judge(now, offer, way, room);
                 let index = index as u32;
                 Some(one.map_err(|error| TransactionError::Publish { index, error })?)
             };
@@ -160,7 +181,7 @@ impl Broker {
                 }
                 // The outcome names the first copy: it must not be told before that is durable.
                 Some(Judged::Reply(replied)) => {
-                    strongest_other = strongest_other.max(self.reply_durability(*replied));
+                    strongest_other = strongest_other.max(self.reply_durability(replied));
                 }
                 Some(Judged::Duplicate(known)) => {
                     strongest_other = strongest_other.max(known.wait.durability);
@@ -172,14 +193,25 @@ impl Broker {
 
         let durability = self.strongest(&queues).max(strongest_other);
         let window_ms = self.window_ms(&queues);
+        Ok(Ready { acks, parts: judged, durability, window_ms })
+    }
+
+    fn perform_transaction(
+        &mut self,
+        now: Millis,
+        hash: u128,
+        ready: Ready,
+        output: &mut Output,
+    ) -> (Vec<Confirmation>, Wait) {
+        let Ready { acks, parts, durability, window_ms } = ready;
         for ack in acks {
             self.consumers.consumer_mut(ack.slot).drop_lease(ack.lease, ack.sequence);
             self.ack(now, ack.queue, ack.sequence, output);
             self.enlist(ack.slot);
             self.touch(ack.queue);
         }
-        let mut confirmations = Vec::with_capacity(judged.len());
-        for (message, one, id) in judged {
+        let mut confirmations = Vec::with_capacity(parts.len());
+        for (message, one, id) in parts {
             let one = one.or_else(|| self.dedup.check(id, now).map(Judged::Duplicate));
             confirmations.push(
                 one.map_or_else(Confirmation::default, |one| self.perform(now, message, one, output).0),
@@ -200,7 +232,7 @@ impl Broker {
         };
         let position = self.commit(record, journaled, output);
         self.expire_outcomes(now, 4);
-        Ok((confirmations, self.numbered(position, durability)))
+        (confirmations, self.numbered(position, durability))
     }
 
     /// Every lease in force on this connection, each named once; or which are not.
@@ -252,7 +284,9 @@ impl Broker {
             DiskState::Plenty => None,
             DiskState::Low => publishes.then_some(PublishError::DiskLow),
             DiskState::Full => {
-                let journaled = acks.iter().any(|ack| self.queues.queue(ack.queue).journaled());
+                let journaled = acks.iter().any(|ack| {
+                    self.queues.queue(ack.queue).journaled() || self.owners.of(ack.sequence).is_some()
+                });
                 (publishes || journaled || self.out_of_numbers()).then_some(PublishError::DiskFull)
             }
         };

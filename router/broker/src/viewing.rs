@@ -1,7 +1,5 @@
 //! What the broker shows of its gathers and sagas. Changes nothing.
 
-use std::collections::BTreeMap;
-
 use crate::begins::Begin;
 use crate::broker::Broker;
 use crate::gather::{Gather, Outcome, Phase, Stand};
@@ -21,6 +19,13 @@ impl Broker {
 
     /// The latest gather that a message with this id began.
     pub fn gather(&self, id: &str) -> Option<GatherView> {
+        let hash = |topic: &str| self.hash_key.message(topic.as_bytes(), id.as_bytes());
+        let scatters = self.rules.scatters.iter();
+        let known = scatters.filter_map(|(_, scatter)| self.gathers.of_request(hash(&scatter.topic)));
+        if let Some(gather) = known.max().and_then(|number| self.gathers.get(number)) {
+            return Some(gather.view());
+        }
+        // Of a scatter that the rules don't have any more.
         let rows = self.gathers.rows().iter();
         let found = rows.filter(|(_, gather)| gather.request.id() == id.as_bytes()).last();
         found.map(|(_, gather)| gather.view())
@@ -28,6 +33,10 @@ impl Broker {
 
     /// Sagas after this number, in order; those that are remembered among them.
     pub fn sagas(&self, state: Option<SagaState>, after: Sequence, limit: usize) -> Vec<SagaSummary> {
+        if state == Some(SagaState::Parked) {
+            let parked = self.sagas.parked(after).take(limit);
+            return parked.map(|number| self.saga_row(number).summary(number)).collect();
+        }
         let rows = self.sagas.rows().range(after.0.saturating_add(1)..);
         let rows = rows.filter(|(_, saga)| state.is_none_or(|state| saga.state() == state)).take(limit);
         rows.map(|(number, saga)| saga.summary(Sequence(number))).collect()
@@ -52,11 +61,7 @@ impl Broker {
 
     /// How many gathers there are, by scatter and state.
     pub fn gather_counts(&self) -> Vec<(String, GatherState, u64)> {
-        let mut counts: BTreeMap<(&str, GatherState), u64> = BTreeMap::new();
-        for (_, gather) in self.gathers.rows().iter() {
-            *counts.entry((&gather.scatter, gather.state())).or_default() += 1;
-        }
-        counts.into_iter().map(|((scatter, state), count)| (scatter.to_owned(), state, count)).collect()
+        self.gathers.counts().map(|(scatter, state, count)| (scatter.to_owned(), state, count)).collect()
     }
 
     /// How many sagas there are, by definition and state.
@@ -84,7 +89,7 @@ impl Broker {
 }
 
 impl Gather {
-    fn state(&self) -> GatherState {
+    pub(crate) fn state(&self) -> GatherState {
         match (self.phase, &self.ended) {
             (Phase::Open, _) => GatherState::Open,
             (Phase::Finishing(_), _) => GatherState::Finishing,
@@ -148,7 +153,7 @@ impl Saga {
     fn view(&self, number: Sequence) -> SagaView {
         SagaView {
             summary: self.summary(number),
-            deadline: self.began_at.after(self.settings.timeout_ms),
+            deadline: self.deadline.unwrap_or_else(|| self.began_at.after(self.settings.timeout_ms)),
             steps: self.step_views(),
             pending: self.acks.iter().map(|step| self.step(*step).name.clone()).collect(),
             failed: self.failure().map(|(step, reason)| (step.to_owned(), reason.to_owned())),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chaski_broker::{
-    Broker, Command, DiskState, Durability, Effect, JobId, JudgeError, Millis, OperateError, Output,
-    Position, Progress, PublishError, RulesRefused, RulesVersion, SagaState, SteerError, Ticket,
+    Broker, Command, DiskState, Durability, Effect, JobId, JudgeError, JudgedOutcome, Millis, OperateError,
+    Output, Position, Progress, PublishError, RulesRefused, RulesVersion, SagaState, SteerError, Ticket,
 };
 use chaski_journal::{Batch, Journal, Room};
 use tokio::sync::{mpsc, oneshot};
@@ -48,7 +48,7 @@ enum Waiting {
     Operation(oneshot::Sender<Result<Progress, OperateError>>),
     Rules(oneshot::Sender<Result<RulesVersion, RulesRefused>>, Arc<Filters>),
     Steered(oneshot::Sender<Result<SagaState, SteerError>>),
-    Judged(oneshot::Sender<bool>),
+    Judged(oneshot::Sender<JudgedOutcome>),
 }
 
 pub(crate) struct Driver {
@@ -404,9 +404,9 @@ impl Driver {
             }
             Effect::Invoke { job } => self.invoke(job),
             Effect::Spare { job } => self.shared.modules.jobs().spare(job),
-            Effect::Judged { ticket, taken } => {
+            Effect::Judged { ticket, outcome } => {
                 if let Some(Waiting::Judged(answer)) = self.waiting.remove(&ticket.0) {
-                    let _ = answer.send(taken);
+                    let _ = answer.send(outcome);
                 }
             }
             Effect::RulesApplied { ticket, outcome } => self.rules_applied(ticket, outcome),

@@ -1,18 +1,24 @@
-//! Modules in this process and without a router: one on sample messages, which is what `chaski module test` does, and those of a rules
-//! document against what the document gives them, as `chaski rules check` does. What they make of messages goes nowhere.
+//! Modules in this process and without a router: one on samples, which is what `chaski module test` does, and those of a rules document
+//! against what the document gives them, as `chaski rules check` does. What they make of messages goes nowhere.
+
+mod gathers;
+mod sagas;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaski_modules::{
-    CompileError, Compiled, Compiler, ConfigureError, Context, Description, Digest, Entry, Failure, Filter,
-    Host, HostError, HostLimits, Limits, Message, Options, Table, TakeError, TrustedKeys, World,
+    Aggregator, Compensator, CompileError, Compiled, Compiler, ConfigureError, Context, Description, Digest,
+    Entry, Failure, Filter, Host, HostError, HostLimits, Limits, Message, Options, Table, TakeError,
+    TrustedKeys, World,
 };
+/// What an aggregator is told, and what a compensator is.
+pub use chaski_modules::{GatherEvent, History, Request, SagaCause, SagaStep, StepState};
 use chaski_protocol::{Code, Refusal};
 use serde_json::Value as Json;
 
-use crate::modules::{Coordinator, check_world};
+use crate::modules::check_world;
 use crate::rules::{self, Checked, ModuleSpec, host_params};
 use crate::verdicts;
 
@@ -33,12 +39,16 @@ pub struct Sample {
     pub priority: u8,
 }
 
+pub use gathers::{AggregatorTest, Answer};
+pub use sagas::CompensatorTest;
+
 /// What a module made of one sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tried {
-    /// `pass`, `drop`, `reject`, `transform`, `route`, `split` or `error`.
+    /// Of a filter `pass`, `drop`, `reject`, `transform`, `route` or `split`; of an aggregator `begun`, `continue`, `done`,
+    /// `answer` or `failed`; of a compensator `next`, `step`, `complete`, `fail`, `undo`, `retry` or `park`; of each `error`.
     pub verdict: &'static str,
-    /// The reason, the topics, what changed or what failed.
+    /// The reason, the topics, the steps, what changed or what failed.
     pub detail: Option<String>,
     /// CPU time of the call, this message alone in it.
     pub cpu: Duration,
@@ -49,25 +59,44 @@ pub struct Tried {
 /// What a module says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct About {
+    /// `filter`, `aggregator` or `compensator`.
+    pub kind: &'static str,
     /// Its name.
     pub name: String,
     /// Its own version.
     pub version: String,
     /// The digest of its binary.
     pub digest: String,
-    /// What it reads of each message, with its params.
+    /// What a filter reads of each message, with its params.
     pub fields: Vec<String>,
-    /// Whether it keeps state.
+    /// Whether a filter keeps state.
     pub keeps_state: bool,
+    /// Whether a compensator is asked what comes next.
+    pub advances: bool,
 }
 
 /// A module that is ready to be tried.
 pub struct ModuleTest {
     about: About,
+    ready: Ready,
+    // A version's ticker and slots are its own; the host is kept since it made them.
+    _host: Host,
+}
+
+/// What can be tried of a module.
+pub enum Ready {
+    /// A filter, on messages.
+    Filter(FilterTest),
+    /// An aggregator, on a request and replies.
+    Aggregator(AggregatorTest),
+    /// A compensator, on a saga's history.
+    Compensator(CompensatorTest),
+}
+
+/// A filter that is ready to be tried.
+pub struct FilterTest {
     filter: Filter,
     state: Arc<Memory>,
-    // The filter's ticker and slots are its own; the host is kept since it made them.
-    _host: Host,
 }
 
 impl ModuleTest {
@@ -77,16 +106,25 @@ impl ModuleTest {
             .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         let made =
             compile(&host, wasm).and_then(|compiled| make(&host, None, &compiled, params, Limits::default()));
-        let (described, filter) =
+        let (described, version) =
             made.map_err(|error| Refusal::new(Code::ModuleFailed, error.to_string()))?;
-        let about = About {
-            name: described.name,
-            version: described.version,
-            digest: Digest::of(wasm).to_string(),
-            fields: filter.fields().iter().map(ToString::to_string).collect(),
-            keeps_state: described.keeps_state,
+        let mut fields = Vec::new();
+        let (kind, ready) = match version {
+            Version::Filter(filter) => {
+                fields.extend(filter.fields().iter().map(ToString::to_string));
+                (World::Filter, Ready::Filter(FilterTest { filter, state: Arc::default() }))
+            }
+            Version::Aggregator(aggregator) => {
+                (World::Aggregator, Ready::Aggregator(AggregatorTest::new(aggregator)))
+            }
+            Version::Compensator(compensator) => {
+                (World::Compensator, Ready::Compensator(CompensatorTest::new(compensator)))
+            }
         };
-        Ok(ModuleTest { about, filter, state: Arc::default(), _host: host })
+        let Description { name, version, keeps_state, advances, .. } = described;
+        let (kind, digest) = (kind.name(), Digest::of(wasm).to_string());
+        let about = About { kind, name, version, digest, fields, keeps_state, advances };
+        Ok(ModuleTest { about, ready, _host: host })
     }
 
     /// What it says of itself.
@@ -94,11 +132,17 @@ impl ModuleTest {
         &self.about
     }
 
+    /// What can be tried of it.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+}
+
+impl FilterTest {
     /// Judges one sample. A module that keeps state sees what it wrote for the samples before.
     pub fn judge(&self, sample: &Sample) -> Result<Tried, Refusal> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let state = self.about.keeps_state.then(|| Arc::clone(&self.state) as Arc<dyn Table>);
+        let now_ms = now_ms();
+        let state = self.filter.keeps_state().then(|| Arc::clone(&self.state) as Arc<dyn Table>);
         let judged = self
             .filter
             .judge(&[Timed { sample, now_ms }], &Context { now_ms, state })
@@ -109,6 +153,11 @@ impl ModuleTest {
         let log = judged.lines.into_iter().map(|line| line.text).collect();
         Ok(Tried { verdict, detail, cpu: judged.longest.cpu, log })
     }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A host for its author's own modules: it compiles in this process, without limits, and keeps no code.
@@ -124,7 +173,7 @@ fn host(binary_bytes: u64) -> Result<Host, HostError> {
     })
 }
 
-/// Why a binary is no filter with these params.
+/// Why a binary is no version with these params.
 #[derive(Debug, thiserror::Error)]
 enum MakeError {
     #[error(transparent)]
@@ -142,22 +191,38 @@ fn compile(host: &Host, wasm: &[u8]) -> Result<Compiled, MakeError> {
     Ok(host.compile(&host.take(wasm, None)?)?)
 }
 
-/// The others, for a filter. Without a name the module's own is taken.
+/// A version of what kind it is.
+enum Version {
+    Filter(Filter),
+    Aggregator(Aggregator),
+    Compensator(Compensator),
+}
+
+/// The steps of a deploy. Without a name the module's own is taken.
 fn make(
     host: &Host,
     name: Option<&str>,
     compiled: &Compiled,
     params: &[(String, Json)],
     limits: Limits,
-) -> Result<(Description, Filter), MakeError> {
+) -> Result<(Description, Version), MakeError> {
     let described = host.describe(compiled, &limits)?;
     let name = name.unwrap_or(&described.name);
-    let filter = host.filter(name, compiled, &described, &host_params(params), limits)?;
-    Ok((described, filter))
+    let given = host_params(params);
+    let version = match compiled.world() {
+        World::Filter => Version::Filter(host.filter(name, compiled, &described, &given, limits)?),
+        World::Aggregator => {
+            Version::Aggregator(host.aggregator(name, compiled, &described, &given, limits)?)
+        }
+        World::Compensator => {
+            Version::Compensator(host.compensator(name, compiled, &described, &given, limits)?)
+        }
+    };
+    Ok((described, version))
 }
 
 /// What is wrong with one module of a document when this is its binary: each with the line that it is about, from 1. What the binary takes
-/// is found out by making a filter of it.
+/// is found out by making a version of it.
 pub fn check_module(checked: &Checked, module: &ModuleSpec, wasm: &[u8]) -> Vec<(usize, String)> {
     let (document, name) = (&checked.rules.document, module.name.as_str());
     let at = |path: &[&str]| rules::place(document, &[&["module", name], path].concat());
@@ -174,25 +239,13 @@ pub fn check_module(checked: &Checked, module: &ModuleSpec, wasm: &[u8]) -> Vec<
         Ok(compiled) => compiled,
         Err(error) => return vec![(at(&["file"]), error.to_string())],
     };
-    let misplaced = check_world(checked, name, compiled.world());
-    if !misplaced.is_empty() {
+    if let Err(misplaced) = check_world(&checked.named, name, compiled.world()) {
         let line =
             |path: &[String]| rules::place(document, &path.iter().map(String::as_str).collect::<Vec<_>>());
         return misplaced.into_iter().map(|problem| (line(&problem.path), problem.detail)).collect();
     }
-    let made = match compiled.world() {
-        World::Filter => make(&host, Some(name), &compiled, &module.params, limits).map(drop),
-        World::Aggregator | World::Compensator => host
-            .describe(&compiled, &limits)
-            .map_err(MakeError::from)
-            .and_then(|described| {
-                let params = host_params(&module.params);
-                Ok(Coordinator::new(&host, name, &compiled, described, &params, limits)?)
-            })
-            .map(drop),
-    };
-    match made {
-        Ok(()) => Vec::new(),
+    match make(&host, Some(name), &compiled, &module.params, limits) {
+        Ok(_) => Vec::new(),
         Err(MakeError::Configure(ConfigureError::Params(errors))) => {
             errors.iter().map(|error| (at(&["params", error.name()]), error.to_string())).collect()
         }
@@ -268,79 +321,4 @@ impl Message for Timed<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(name: &str, params: &[(String, Json)]) -> Result<ModuleTest, Refusal> {
-        ModuleTest::load(chaski_filters::builtin(name).expect("a builtin").wasm, params)
-    }
-
-    fn sample(region: &str) -> Sample {
-        let headers = vec![("region".to_owned(), region.to_owned())];
-        Sample { topic: "orders".into(), id: "o-1".into(), headers, priority: 4, ..Sample::default() }
-    }
-
-    #[test]
-    fn a_module_judges_samples_as_it_would_judge_messages() {
-        let test = load("eu-only", &[("region".into(), "eu".into())]).unwrap();
-        let about = test.about();
-        assert_eq!((about.name.as_str(), about.keeps_state), ("eu-only", false));
-        assert_eq!(about.fields, ["header:region"]);
-        assert_eq!(test.judge(&sample("eu")).unwrap().verdict, "pass");
-        assert_eq!(test.judge(&sample("us")).unwrap().verdict, "drop");
-    }
-
-    #[test]
-    fn what_a_deploy_would_refuse_is_refused() {
-        let refused = load("eu-only", &[("regoin".into(), "eu".into())]).map(drop).unwrap_err();
-        assert_eq!(refused.code, Code::ModuleFailed);
-        assert!(refused.detail.contains("did you mean `region`?"), "{}", refused.detail);
-        let refused = ModuleTest::load(chaski_filters::NOT_WASM, &[]).map(drop).unwrap_err();
-        assert!(refused.detail.contains("no WebAssembly"), "{}", refused.detail);
-    }
-
-    #[test]
-    fn wrong_params_are_told_with_their_lines() {
-        let document = "[module.m]\nbuiltin = \"eu-only\"\n[module.m.params]\nzone = 1\nregoin = \"eu\"\n";
-        let mut checked = rules::check(document).unwrap();
-        let wasm = chaski_filters::builtin("eu-only").expect("a builtin").wasm;
-        let told = |wasm| check_module(&checked, &checked.modules[0], wasm);
-        let lines: Vec<_> = told(wasm).into_iter().map(|(line, _)| line).collect();
-        // The second is about a param that is not there: the nearest place is the table around it.
-        assert_eq!(lines, [5, 4, 3]);
-        assert!(told(wasm)[0].1.contains("did you mean `region`?"), "{:?}", told(wasm));
-        assert_eq!(told(chaski_filters::NOT_WASM)[0].0, 1);
-        checked.module_options.max_size_bytes = 8;
-        assert!(check_module(&checked, &checked.modules[0], wasm)[0].1.contains("at most 8"));
-        let right = "[module.m]\nbuiltin = \"eu-only\"\nparams = { region = \"eu\" }\n";
-        let right = rules::check(right).unwrap();
-        assert_eq!(check_module(&right, &right.modules[0], wasm), []);
-    }
-
-    #[test]
-    fn a_filter_is_told_that_it_is_no_aggregator() {
-        let document = "[module.m]\nfile = \"m.wasm\"\n[scatter.s]\ntopic = \"s\"\nrecipients = [\"a\"]\naggregator = \"m\"\n";
-        let checked = rules::check(document).unwrap();
-        let wasm = chaski_filters::builtin("sample").expect("a builtin").wasm;
-        let expected = "`scatter.s.aggregator` takes an aggregator, and module `m` is a filter";
-        assert_eq!(check_module(&checked, &checked.modules[0], wasm), [(6, expected.to_owned())]);
-    }
-
-    #[test]
-    fn a_module_that_keeps_state_remembers_the_samples_before() {
-        let test = load("dedup-by-content", &[]).unwrap();
-        let verdicts = [1, 2].map(|_| test.judge(&sample("eu")).unwrap().verdict);
-        assert_eq!(verdicts, ["pass", "drop"]);
-    }
-
-    #[test]
-    fn a_module_that_traps_is_told_and_can_be_tried_again() {
-        let wasm = chaski_filters::hostile("trap").expect("a guest").wasm;
-        let test = ModuleTest::load(wasm, &[]).unwrap();
-        for _ in 0..2 {
-            let tried = test.judge(&sample("eu")).unwrap();
-            assert_eq!(tried.verdict, "error");
-            assert!(tried.detail.is_some());
-        }
-    }
-}
+mod tests;

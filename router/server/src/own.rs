@@ -37,7 +37,6 @@ fn ask(asked: &AskedMessage<'_>) -> Message {
     head.reply_to = Some(asked.reply_to);
     head.priority = asked.priority.unwrap_or(head.priority);
     head.ttl_ms = asked.ttl_ms.or(head.ttl_ms);
-    head.deliver_at_ms = None;
     compose(&head, payload)
 }
 

@@ -14,7 +14,7 @@ use chaski_broker::{
 use chaski_broker::{
     Attached, Confirmation, Lease, PublishError, Sequence, SettleError, TransactionError, UnknownQueue,
 };
-use chaski_broker::{JobId, SagaState, SagaVerb, StateWrite, SteerError};
+use chaski_broker::{JobId, JudgedOutcome, SagaState, SagaVerb, StateWrite, SteerError};
 use chaski_journal::Reader;
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -132,8 +132,8 @@ pub(crate) enum Input {
     /// A definition's name, a saga's id, and what to do.
     Steer(String, String, SagaVerb, oneshot::Sender<Result<SagaState, SteerError>>),
     ApplyRules(Box<NewRules>, oneshot::Sender<Result<RulesVersion, RulesRefused>>),
-    /// What filters that keep state made of jobs. Answered whether it was taken.
-    Judged(Vec<(String, Vec<StateWrite>)>, Vec<(JobId, JobOutcome)>, oneshot::Sender<bool>),
+    /// What filters that keep state made of jobs.
+    Judged(Vec<(String, Vec<StateWrite>)>, Vec<(JobId, JobOutcome)>, oneshot::Sender<JudgedOutcome>),
     /// Bodies read from a segment that is to go.
     Relocate(Vec<(chaski_broker::Position, Bytes)>),
     /// A snapshot ended.
@@ -286,12 +286,12 @@ impl Shard {
         answered.await.map_err(|_| Stopped)
     }
 
-    /// Hands in what filters that keep state made of jobs. False: the disk is full, and nothing of it was done.
+    /// Hands in what filters that keep state made of jobs.
     pub(crate) async fn judged(
         &self,
         writes: Vec<(String, Vec<StateWrite>)>,
         jobs: Vec<(JobId, JobOutcome)>,
-    ) -> Result<bool, Stopped> {
+    ) -> Result<JudgedOutcome, Stopped> {
         let (answer, answered) = oneshot::channel();
         self.send(Input::Judged(writes, jobs, answer)).await?;
         answered.await.map_err(|_| Stopped)

@@ -192,11 +192,12 @@ async fn process<S, E>(
 {
     let key = delivery.idempotency_key();
     let sequence = delivery.sequence();
-    let handle = async || handler(&delivery).await.map_err(|error| error.to_string());
+    // Nothing of it runs before it is awaited.
+    let handling = async { handler(&delivery).await.map_err(|error| error.to_string()) };
     let step = delivery.step();
     // A step and its compensation take turns too.
     let turn = step.as_ref().and_then(Step::undone_key).unwrap_or(&key);
-    let verdict = under_way.alone(turn, judge(seen, &key, step.as_ref(), handle)).await;
+    let verdict = under_way.alone(turn, judge(seen, &key, step.as_ref(), handling)).await;
     let settled = match verdict {
         Ok(Verdict::Done) => delivery.ack().await,
         Ok(Verdict::Undone) => delivery.reject("the step is undone already, and is done no more").await,
@@ -210,12 +211,12 @@ async fn process<S, E>(
     }
 }
 
-/// Calls the handler where that is to be done, and records it.
+/// Runs the handler where that is to be done, and records it.
 async fn judge<S: Seen>(
     seen: &S,
     key: &str,
     step: Option<&Step<'_>>,
-    handle: impl AsyncFnOnce() -> Result<(), String>,
+    handling: impl Future<Output = Result<(), String>>,
 ) -> Result<Verdict, String> {
     let known = async |key: &str| seen.check(key).await.map_err(|error| error.to_string());
     let record = async |key: &str| seen.record(key).await.map_err(|error| error.to_string());
@@ -223,7 +224,7 @@ async fn judge<S: Seen>(
         if !known(key).await? {
             let was_done = step.step_outcome() == Some(StepOutcome::Completed) || known(undone).await?;
             if was_done {
-                handle().await?;
+                handling.await?;
             }
             record(key).await?;
         }
@@ -237,7 +238,7 @@ async fn judge<S: Seen>(
         return Ok(Verdict::Undone);
     }
     if !known(key).await? {
-        handle().await?;
+        handling.await?;
         record(key).await?;
     }
     Ok(Verdict::Done)
@@ -271,11 +272,11 @@ mod tests {
         }
         let step = Step::of(&message).expect("a step");
         let called = std::cell::Cell::new(false);
-        let handle = async || {
+        let handling = async {
             called.set(true);
             Ok(())
         };
-        (judge(seen, step.key(), Some(&step), handle).await, called.get())
+        (judge(seen, step.key(), Some(&step), handling).await, called.get())
     }
 
     const DONE: Result<Verdict, String> = Ok(Verdict::Done);
@@ -315,7 +316,7 @@ mod tests {
             .header("chaski-idempotency-key", "s/a/undo")
             .header("chaski-phase", "undo");
         let undo = Step::of(&message).expect("a step");
-        let fails = async || Err("the bank is closed".to_owned());
+        let fails = async { Err("the bank is closed".to_owned()) };
         assert!(judge(&seen, undo.key(), Some(&undo), fails).await.is_err());
         assert_eq!(step(&seen, "s/a/undo", Some("unknown")).await, (DONE, true));
     }

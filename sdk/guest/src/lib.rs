@@ -44,6 +44,11 @@ mod log;
 
 pub mod testing;
 
+/// The examples of the page on modules are this crate's tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../../MODULES.md")]
+mod page {}
+
 #[doc(hidden)]
 pub mod bindings;
 #[doc(hidden)]

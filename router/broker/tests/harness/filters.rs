@@ -159,6 +159,16 @@ impl World {
         writes: Vec<(&str, Vec<StateWrite>)>,
         jobs: Vec<(JobId, Result<Vec<Filtered>, JudgeError>)>,
     ) -> bool {
+        self.judge_all(writes, jobs) == JudgedOutcome::Taken
+    }
+
+    /// The same, with what became of it.
+    #[track_caller]
+    pub fn judge_all(
+        &mut self,
+        writes: Vec<(&str, Vec<StateWrite>)>,
+        jobs: Vec<(JobId, Result<Vec<Filtered>, JudgeError>)>,
+    ) -> JudgedOutcome {
         let ticket = Ticket(self.draw());
         let writes = writes.into_iter().map(|(module, writes)| (module.to_owned(), writes)).collect();
         self.call(Command::Judged { ticket, writes, jobs });

@@ -5,6 +5,7 @@
 
 mod filters;
 mod message;
+mod outside;
 mod steering;
 mod verbs;
 
@@ -15,6 +16,7 @@ use chaski_broker::*;
 
 pub use filters::*;
 pub use message::*;
+pub use outside::*;
 pub use steering::*;
 
 /// A wake-up that doesn't come to rest within so many calls is a livelock.
@@ -52,11 +54,13 @@ pub struct World {
     /// Work that the broker asked for, and work that it didn't need.
     pub invoked: Vec<JobId>,
     pub spared: Vec<JobId>,
-    pub judged: BTreeMap<Ticket, bool>,
+    pub judged: BTreeMap<Ticket, JudgedOutcome>,
     /// Calls of modules that nobody answered yet.
     pub aggregates: VecDeque<Aggregate>,
     pub advice_wanted: VecDeque<Advise>,
     pub steered: BTreeMap<Ticket, Result<SagaState, SteerError>>,
+    /// Consumers that stand for the workers of a queue each.
+    pub workers: BTreeMap<String, ConsumerId>,
     pub events: Vec<Event>,
     pub windows: Vec<u64>,
     /// What the last calls yielded, in order, released or not: for a checker. Emptied by whoever reads it.
@@ -64,6 +68,8 @@ pub struct World {
     /// The same by call, with what the records tell a checker.
     pub calls: Vec<Call>,
     positions: BTreeMap<Sequence, Position>,
+    /// What each message for a subscription waited for.
+    pub pass_waits: Vec<Wait>,
     pub snapshots: Vec<(Position, Vec<Vec<u8>>)>,
     leases: BTreeSet<Lease>,
     sequences: BTreeSet<Sequence>,
@@ -151,11 +157,13 @@ impl World {
             aggregates: VecDeque::new(),
             advice_wanted: VecDeque::new(),
             steered: BTreeMap::new(),
+            workers: BTreeMap::new(),
             events: Vec::new(),
             windows: Vec::new(),
             seen: Vec::new(),
             calls: Vec::new(),
             positions: BTreeMap::new(),
+            pass_waits: Vec::new(),
             snapshots: Vec::new(),
             leases: BTreeSet::new(),
             sequences: BTreeSet::new(),
@@ -267,6 +275,7 @@ impl World {
         self.passes.clear();
         self.aggregates.clear();
         self.advice_wanted.clear();
+        self.workers.clear();
         self.resume();
     }
 
@@ -355,7 +364,10 @@ impl World {
             }
             Effect::Confirm { number, outcome, .. } => Seen::Confirm(wait, *number, outcome.clone()),
             Effect::Transacted { number, outcome, .. } => Seen::Transacted(wait, *number, outcome.clone()),
-            Effect::Pass { subscription, body, dropped } => Seen::Pass(*subscription, body.clone(), *dropped),
+            Effect::Pass { subscription, body, dropped } => {
+                self.pass_waits.push(wait);
+                Seen::Pass(*subscription, body.clone(), *dropped)
+            }
             Effect::Settled { number, outcome, .. } => Seen::Settled(*number, *outcome),
             Effect::Detached { consumer } => Seen::Detached(*consumer),
             Effect::Extended { lost, .. } => Seen::Lost(lost.clone()),
@@ -446,8 +458,8 @@ impl World {
             }
             Effect::Invoke { job } => self.invoked.push(job),
             Effect::Spare { job } => self.spared.push(job),
-            Effect::Judged { ticket, taken } => {
-                self.judged.insert(ticket, taken);
+            Effect::Judged { ticket, outcome } => {
+                self.judged.insert(ticket, outcome);
             }
             Effect::RulesApplied { ticket, outcome } => {
                 self.applied.insert(ticket, outcome);

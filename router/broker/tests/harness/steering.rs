@@ -20,6 +20,17 @@ pub fn scatter(name: &str, recipients: &[&str]) -> (String, ScatterSettings) {
     (name.to_owned(), settings)
 }
 
+/// The same, changed.
+pub fn scatter_with(
+    name: &str,
+    recipients: &[&str],
+    change: impl FnOnce(&mut ScatterSettings),
+) -> (String, ScatterSettings) {
+    let (name, mut settings) = scatter(name, recipients);
+    change(&mut settings);
+    (name, settings)
+}
+
 /// A module that is deployed.
 pub fn module(name: &str) -> ModuleUse {
     ModuleUse {
@@ -56,6 +67,24 @@ pub fn saga(name: &str, steps: Vec<StepSettings>) -> (String, SagaSettings) {
         steps,
     };
     (name.to_owned(), settings)
+}
+
+/// The same step, changed.
+pub fn step_with(name: &str, change: impl FnOnce(&mut StepSettings)) -> StepSettings {
+    let mut step = saga_step(name);
+    change(&mut step);
+    step
+}
+
+/// The same saga, changed.
+pub fn saga_with(
+    name: &str,
+    steps: Vec<StepSettings>,
+    change: impl FnOnce(&mut SagaSettings),
+) -> (String, SagaSettings) {
+    let (name, mut settings) = saga(name, steps);
+    change(&mut settings);
+    (name, settings)
 }
 
 /// Rules with these scatters and sagas, and every queue that they name.
@@ -152,6 +181,55 @@ impl World {
         told
     }
 
+    /// A publish on this connection.
+    #[track_caller]
+    pub fn publish_from(&mut self, connection: u64, draft: &Draft) -> Confirmation {
+        let (number, command) = self.command(draft, false);
+        let Command::Publish(publish) = command else { unreachable!("it makes publishes") };
+        let publish = Publish { connection: Some(ConnectionId(connection)), ..publish };
+        self.call(Command::Publish(publish));
+        self.confirms.remove(&number).expect("a publish is answered").expect("it isn't refused")
+    }
+
+    /// The reply to a delivered request, to be published by itself.
+    pub fn reply_to(&self, delivery: &Delivery, id: &str, payload: &str) -> Draft {
+        let request = self.body(&delivery.body);
+        draft(&part(&request, 3), id).correlation(&part(&request, 1)).payload(payload)
+    }
+
+    /// The next call of an aggregator gets this answer.
+    #[track_caller]
+    pub fn aggregate_as(&mut self, outcome: Result<Aggregated, &str>) {
+        let call = self.aggregates.pop_front().expect("an aggregator is called");
+        let outcome = outcome.map_err(|detail| ModuleFailure { detail: detail.to_owned() });
+        self.call(Command::Aggregated { gather: call.gather, call: call.call, outcome });
+    }
+
+    /// Rules with these scatters and sagas follow the current ones.
+    #[track_caller]
+    pub fn resteer(
+        &mut self,
+        queues: &[Queue],
+        scatters: &[(String, ScatterSettings)],
+        sagas: &[(String, SagaSettings)],
+    ) -> Result<RulesVersion, RulesRefused> {
+        let version = self.broker.rules().version.0 + 1;
+        self.apply(&steering_rules(version, queues, scatters, sagas))
+    }
+
+    /// A new shard with these scatters and sagas, and these limits.
+    pub fn steering_within(
+        limits: ShardLimits,
+        queues: &[Queue],
+        scatters: &[(String, ScatterSettings)],
+        sagas: &[(String, SagaSettings)],
+    ) -> World {
+        let mut world = World::empty();
+        let rules = Rules { limits, ..steering_rules(1, queues, scatters, sagas) };
+        world.apply(&rules).expect("the first rules meet nothing");
+        world
+    }
+
     /// An operator's command on a saga.
     #[track_caller]
     pub fn steer(&mut self, name: &str, id: &str, verb: SagaVerb) -> Result<SagaState, SteerError> {
@@ -185,6 +263,60 @@ impl World {
             format!("{undo}{step}{attempt} {}{detail}", line.what).trim().to_owned()
         };
         lines.into_iter().map(line).collect()
+    }
+
+    /// The worker of this queue.
+    #[track_caller]
+    pub fn worker(&mut self, queue: &str) -> ConsumerId {
+        if !self.workers.contains_key(queue) {
+            let consumer = self.attach(queue, 64);
+            self.workers.insert(queue.to_owned(), consumer);
+        }
+        self.workers[queue]
+    }
+
+    /// A queue's worker completes its next message: that message's id.
+    #[track_caller]
+    pub fn does(&mut self, queue: &str, result: &str) -> String {
+        let worker = self.worker(queue);
+        self.complete(worker, result)
+    }
+
+    /// A queue's worker fails on its next message.
+    #[track_caller]
+    pub fn fails(&mut self, queue: &str, reason: &str, retryable: bool) -> String {
+        let worker = self.worker(queue);
+        self.fail_next(worker, reason, retryable)
+    }
+
+    /// A queue's worker takes its next message.
+    #[track_caller]
+    pub fn takes(&mut self, queue: &str) -> Delivery {
+        let worker = self.worker(queue);
+        self.next(worker)
+    }
+
+    /// A queue's worker ends the lease of what it took.
+    #[track_caller]
+    pub fn ends(&mut self, queue: &str, delivery: &Delivery, verdict: Verdict) -> Result<(), SettleError> {
+        let worker = self.worker(queue);
+        self.settle(worker, delivery, verdict)
+    }
+
+    /// What a queue's worker would get next: id and payload.
+    #[track_caller]
+    pub fn shown(&mut self, queue: &str) -> Option<(String, String)> {
+        let worker = self.worker(queue);
+        let delivery = self.deliveries.get(&worker)?.front()?.clone();
+        let body = self.body(&delivery.body);
+        Some((part(&body, 1), part(&body, 5)))
+    }
+
+    /// A step of a saga, as it stands.
+    #[track_caller]
+    pub fn step_of(&self, name: &str, id: &str, step: &str) -> StepView {
+        let steps = self.broker.saga(name, id).expect("it is known").steps;
+        steps.into_iter().find(|view| view.name == step).expect("it has that step")
     }
 
     /// The next message of a queue, for a consumer made for it.

@@ -70,7 +70,10 @@ impl Run {
         let ticket = Ticket(self.world.draw());
         let writes = vec![("m".to_owned(), said.clone())];
         self.command(Command::Judged { ticket, writes, jobs: outcomes }, |model, call| {
-            model.write(&said);
+            // What was written for a publish that is refused is not kept.
+            if said.is_empty() || !job.is_some_and(|job| model.is_refused(job, call)) {
+                model.write(&said);
+            }
             if let Some(job) = job {
                 model.judged(job, judged.as_ref(), call);
             }

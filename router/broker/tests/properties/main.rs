@@ -7,6 +7,7 @@ mod harness;
 mod model;
 mod operation;
 mod run;
+mod sagas;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;

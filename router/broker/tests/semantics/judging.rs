@@ -3,16 +3,21 @@
 use std::collections::BTreeSet;
 
 use chaski_broker::{
-    Command, DeadReason, DiskState, Filtered, JobId, JudgeError, Overflow, Publish, PublishError,
-    TransactionError, Way,
+    Command, DeadReason, DiskState, Filtered, JobId, JudgeError, JudgedOutcome, Overflow, Publish,
+    PublishError, TransactionError, Way,
 };
 
-use crate::harness::{World, death, draft, filtered, put, queue, rules, with_modules};
+use crate::harness::{Queue, World, death, draft, filtered, put, queue, rules, with_modules};
 
 /// A shard with one queue and a module of the name `m`.
 fn world() -> World {
+    world_of(&[queue("work")])
+}
+
+/// The same with these queues.
+fn world_of(queues: &[Queue]) -> World {
     let mut world = World::empty();
-    world.apply(&with_modules(rules(1, &[queue("work")]), &["m"])).expect("the first rules meet nothing");
+    world.apply(&with_modules(rules(1, queues), &["m"])).expect("the first rules meet nothing");
     world
 }
 
@@ -372,4 +377,47 @@ fn what_a_stateful_filter_rejects_is_a_letter_and_known() {
     world.restart();
     assert_eq!(world.held("chaski"), ["m"]);
     assert!(world.publish(draft("work", "m")).duplicate);
+}
+
+#[test]
+fn what_was_written_for_a_refused_publish_is_not_kept() {
+    let narrow = queue("narrow").max_messages(1, Overflow::Reject);
+    let mut world = world_of(&[narrow, queue("work")]);
+    world.store(draft("narrow", "0"));
+    let (first, one) = world.send_pending(&draft("narrow", "1"));
+    let (second, two) = world.send_pending(&draft("work", "2"));
+    let verdict = |world: &World, topic: &str, id: &str| {
+        Ok(vec![Filtered { results: vec![world.result(draft(topic, id))], stateful: true, ..filtered() }])
+    };
+    let jobs = vec![(one, verdict(&world, "narrow", "1")), (two, verdict(&world, "work", "2"))];
+    let outcome = world.judge_all(vec![("m", vec![put("seen", "1 2", None)])], jobs);
+    assert_eq!(outcome, JudgedOutcome::Refused(vec![one]));
+    assert!(matches!(world.confirms[&first], Err(PublishError::QueueFull { .. })));
+    assert!(!world.confirms.contains_key(&second), "it is judged again");
+    assert!(world.broker.module_state("m").is_none(), "nothing was written");
+
+    let jobs = vec![(two, verdict(&world, "work", "2"))];
+    let outcome = world.judge_all(vec![("m", vec![put("seen", "2", None)])], jobs);
+    assert_eq!(outcome, JudgedOutcome::Taken);
+    assert!(world.confirms[&second].is_ok());
+    assert_eq!(world.counts("work")[0], 1);
+}
+
+#[test]
+fn what_a_refused_publish_would_have_taken_is_there_for_others() {
+    let narrow = queue("narrow").max_messages(1, Overflow::Reject);
+    let other = queue("other").max_messages(1, Overflow::Reject);
+    let mut world = world_of(&[narrow, other]);
+    world.store(draft("other", "0"));
+    let (_, one) = world.send_pending(&draft("narrow", "1"));
+    let (second, two) = world.send_pending(&draft("narrow", "2"));
+    // The first would go to both, and the other one is full.
+    let both = vec![world.result(draft("narrow", "1")), world.result(draft("other", "1"))];
+    let both = Filtered { results: both, stateful: true, ..filtered() };
+    let alone = Filtered { results: vec![world.result(draft("narrow", "2"))], stateful: true, ..filtered() };
+    let writes = || vec![("m", vec![put("seen", "x", None)])];
+    let outcome = world.judge_all(writes(), vec![(one, Ok(vec![both])), (two, Ok(vec![alone.clone()]))]);
+    assert_eq!(outcome, JudgedOutcome::Refused(vec![one]));
+    assert_eq!(world.judge_all(writes(), vec![(two, Ok(vec![alone]))]), JudgedOutcome::Taken);
+    assert!(world.confirms[&second].is_ok());
 }

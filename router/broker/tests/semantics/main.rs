@@ -3,12 +3,15 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod boundaries;
 mod dead_letters;
 mod dedup;
 mod delivery;
 mod disk;
 mod durability;
 mod filters;
+mod gather_durability;
+mod gather_recipients;
 mod gathers;
 mod judging;
 mod limits;
@@ -18,6 +21,10 @@ mod redrive;
 mod requests;
 mod routing;
 mod rules_changes;
+mod saga_attempts;
+mod saga_compensators;
+mod saga_durability;
+mod saga_undo;
 mod sagas;
 mod states;
 mod stillborn;

@@ -7,6 +7,7 @@ mod drain;
 mod fanout;
 mod filter;
 mod floor;
+mod gather;
 mod idle;
 mod load;
 mod publish;
@@ -16,6 +17,7 @@ mod request;
 mod roundtrip;
 mod routing;
 mod rules;
+mod saga;
 mod target;
 mod targets;
 mod usage;
@@ -61,6 +63,33 @@ enum Work {
     /// Requests and replies
     #[command(after_help = "Example:\n  chaski bench request --in-flight 1 --durability memory")]
     Request(Load),
+    /// Requests scattered to many, answered once by the builtin `collect`
+    #[command(after_help = "Example:\n  chaski bench gather --in-flight 1 --recipients 10")]
+    Gather {
+        #[command(flatten)]
+        load: Load,
+        /// Queues that each request goes to
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        recipients: u32,
+        /// Nobody answers: what open gathers cost in memory. Starts a router of its own
+        #[arg(long)]
+        open: bool,
+        /// Where the router's temporary data directory is made
+        #[arg(long, default_value = "./chaski-data")]
+        data: PathBuf,
+    },
+    /// Sagas of three steps, each completed at once
+    #[command(after_help = "Example:\n  chaski bench saga --count 30000\n  chaski bench saga --waiting")]
+    Saga {
+        #[command(flatten)]
+        load: Load,
+        /// Nobody works for them: what waiting sagas cost in memory, and how late timeouts are. Starts a router of its own
+        #[arg(long)]
+        waiting: bool,
+        /// Where the router's temporary data directory is made
+        #[arg(long, default_value = "./chaski-data")]
+        data: PathBuf,
+    },
     /// Publishes through a module beside publishes past it, and what a new version costs. Starts a router of its own
     ///
     /// Two topics take turns in one run: one goes straight to its queue, the other through a route with the module. Then a module of
@@ -153,6 +182,20 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         Work::Routing { load, queues, patterns } => {
             on_named(&target, &mut report, routing::run(&target, load, *queues, *patterns)).await
         }
+        Work::Gather { load, recipients, open: true, data } => {
+            let work =
+                own(data, &mut report, async |router, _| gather::open(router, load, *recipients).await);
+            or_interrupt(work).await
+        }
+        Work::Gather { load, recipients, .. } => {
+            on_named(&target, &mut report, one(gather::run(&target, load, *recipients))).await
+        }
+        Work::Saga { load, waiting: true, data } => {
+            let work =
+                own(data, &mut report, async |router, report| saga::waiting(router, load, report).await);
+            or_interrupt(work).await
+        }
+        Work::Saga { load, .. } => on_named(&target, &mut report, one(saga::run(&target, load))).await,
         Work::Filter { options, data } => {
             or_interrupt(filter::run(options, data, &mut report)).await.map(|_| ())
         }
@@ -201,10 +244,19 @@ async fn own_backlog(load: &Load, data: &PathBuf, report: &mut Report) -> anyhow
 }
 
 async fn own_idle(seconds: u64, data: &PathBuf, report: &mut Report) -> anyhow::Result<()> {
+    own(data, report, async |router, _| idle::run(router, Duration::from_secs(seconds)).await).await
+}
+
+/// A work on a router of its own.
+async fn own(
+    data: &PathBuf,
+    report: &mut Report,
+    work: impl AsyncFnOnce(&Router, &mut Report) -> anyhow::Result<Measurement>,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(data)?;
     let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(data)?;
     let router = Router::start(Setup::new(directory.path())).await?;
-    let found = idle::run(&router, Duration::from_secs(seconds)).await?;
+    let found = work(&router, report).await?;
     router.stop().await?;
     report.print(&found)
 }

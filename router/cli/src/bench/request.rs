@@ -33,9 +33,9 @@ pub(crate) async fn run(target: &Target, load: &Load) -> anyhow::Result<Measurem
         });
     }
     let asking = async {
-        ask_all(&askers, &queue, load.size(), in_flight, (count / 20).clamp(1, 2_000)).await?;
+        ask_all(&askers, &queue, load.size(), in_flight, (count / 20).clamp(1, 2_000), None).await?;
         let begun = Instant::now();
-        let latencies = ask_all(&askers, &queue, load.size(), in_flight, count).await?;
+        let latencies = ask_all(&askers, &queue, load.size(), in_flight, count, None).await?;
         Ok::<_, anyhow::Error>((latencies, begun.elapsed()))
     };
     let (latencies, elapsed) = tokio::select! {
@@ -57,19 +57,22 @@ pub(crate) async fn run(target: &Target, load: &Load) -> anyhow::Result<Measurem
         .with("in_flight", in_flight))
 }
 
-async fn ask_all(
+/// Asks `count` times, `in_flight` at once of each asker; each reply must have this header, if one is named.
+pub(crate) async fn ask_all(
     askers: &[Client],
     topic: &str,
     size: usize,
     in_flight: u32,
     count: u64,
+    wanted: Option<(&'static str, &'static str)>,
 ) -> anyhow::Result<Latencies> {
     let left = Arc::new(AtomicU64::new(count));
-    let payload = Bytes::from(vec![b'q'; size]);
+    // JSON, as what a saga carries mostly is.
+    let payload = Bytes::from(serde_json::to_vec(&"q".repeat(size.saturating_sub(2)))?);
     let mut asking = JoinSet::new();
     for client in askers {
         for _ in 0..in_flight {
-            asking.spawn(ask(client.clone(), topic.to_owned(), payload.clone(), left.clone()));
+            asking.spawn(ask(client.clone(), topic.to_owned(), payload.clone(), left.clone(), wanted));
         }
     }
     let mut all = Latencies::new();
@@ -84,6 +87,7 @@ async fn ask(
     topic: String,
     payload: Bytes,
     left: Arc<AtomicU64>,
+    wanted: Option<(&'static str, &'static str)>,
 ) -> anyhow::Result<Latencies> {
     let mut latencies = Latencies::new();
     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
@@ -91,7 +95,8 @@ async fn ask(
         let begun = Instant::now();
         let reply = client.request(message).await?;
         latencies.record(begun.elapsed());
-        anyhow::ensure!(reply.payload().len() == payload.len(), "a reply of another size came back");
+        let as_wanted = wanted.is_none_or(|(name, value)| reply.header_value(name) == Some(value));
+        anyhow::ensure!(as_wanted && !reply.payload().is_empty(), "another reply came back: {reply:?}");
     }
     Ok(latencies)
 }

@@ -19,21 +19,28 @@ impl Added {
         queues: &[(String, Vec<String>)],
         durability: Durability,
     ) -> anyhow::Result<Added> {
-        let document = client.admin().rules_show().await?.document;
-        let mut extended = document.clone();
+        let mut text = String::new();
         for (name, patterns) in queues {
             write!(
-                extended,
+                text,
                 "\n[queue.{}]\nbind = {}\n",
                 serde_json::to_string(name)?,
                 serde_json::to_string(patterns)?
             )?;
             for (key, value) in load::settings(durability) {
-                writeln!(extended, "{key} = {value}")?;
+                writeln!(text, "{key} = {value}")?;
             }
         }
+        let names = queues.iter().map(|(name, _)| name.clone()).collect();
+        Added::apply_text(client, &text, names).await
+    }
+
+    /// Adds a piece of a document, that makes these queues among other things.
+    pub(crate) async fn apply_text(client: &Client, text: &str, names: Vec<String>) -> anyhow::Result<Added> {
+        let document = client.admin().rules_show().await?.document;
+        let extended = format!("{document}\n{text}");
         client.admin().rules_apply(&extended, Vec::new(), Vec::new(), Vec::new()).await?;
-        Ok(Added { document, names: queues.iter().map(|(name, _)| name.clone()).collect() })
+        Ok(Added { document, names })
     }
 
     /// Puts the rules back as they were; the queues go with their messages.

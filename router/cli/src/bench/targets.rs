@@ -9,11 +9,16 @@ use super::floor::{self, Floor};
 use super::load::{Durability, Load};
 use super::report::{Measurement, Report, grouped};
 use super::target::Target;
-use super::{backlog, consume, fanout, filter, idle, publish, relocation, request, roundtrip, routing};
+use super::{
+    backlog, consume, fanout, filter, gather, idle, publish, relocation, request, roundtrip, routing, saga,
+};
 use crate::child::{Router, Setup};
 
 /// The durable bytes a second that a target may use, of those that the bare disk takes.
 const DISK_SHARE: f64 = 0.6;
+
+/// Those that a gather asks.
+const RECIPIENTS: u32 = 10;
 
 /// What the run is made of.
 #[derive(clap::Args, Clone, Debug)]
@@ -97,6 +102,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report, json: bool) -> a
     latencies(options, &floor, &router, report, &mut lines).await?;
     shapes(options, &router, report, &mut lines).await?;
     filters(options, report, &mut lines).await?;
+    steering(options, &floor, &router, report, &mut lines).await?;
     let router =
         if options.backlog > 0 { large(options.backlog, router, report, &mut lines).await? } else { router };
     router.stop().await?;
@@ -226,6 +232,48 @@ fn filtered(found: &Measurement) -> Option<Line> {
         }
         _ => return None,
     })
+}
+
+/// Gathers and sagas. What many of them cost in memory is looked at on routers of their own.
+async fn steering(
+    options: &Options,
+    floor: &Floor,
+    router: &Router,
+    report: &mut Report,
+    lines: &mut Vec<Line>,
+) -> anyhow::Result<()> {
+    report.say("gathers and sagas");
+    let target = Target::child(router);
+    let load = Load { count: options.count, ..Load::default() };
+    let one = Load { in_flight: Some(1), count: options.count.map(|count| count.min(2_000)), ..load.clone() };
+    let found = show(report, gather::run(&target, &one, RECIPIENTS).await?)?;
+    let because = format!("scattered to {RECIPIENTS}; 14 × {:.0} µs ping", floor.ping_us);
+    lines.push(Line::at_most("gather, p50", found.p50_us, 14.0 * floor.ping_us, "µs", because));
+    let found = show(report, gather::run(&target, &load, RECIPIENTS).await?)?;
+    let because = format!("scattered to {RECIPIENTS}, memory");
+    lines.push(Line::at_least("gathers", found.per_second, 5_000.0, "/s", because));
+    let found = show(report, saga::run(&target, &load).await?)?;
+    lines.push(Line::at_least("sagas", found.per_second, 3_000.0, "/s", "3 steps, fsync".to_owned()));
+
+    std::fs::create_dir_all(&options.floor.data)?;
+    let fresh = || tempfile::Builder::new().prefix("bench-").tempdir_in(&options.floor.data);
+    let directory = fresh()?;
+    let own = Router::start(Setup::new(directory.path())).await?;
+    let found = show(report, gather::open(&own, &load, RECIPIENTS).await?)?;
+    own.stop().await?;
+    let because = format!("100,000 open, scattered to {RECIPIENTS}");
+    lines.push(Line::at_most("gathers: memory", found.number("resident_mib"), 1_024.0, "MiB", because));
+    let directory = fresh()?;
+    let own = Router::start(Setup::new(directory.path())).await?;
+    let found = saga::waiting(&own, &load, report).await?;
+    let found = show(report, found)?;
+    own.stop().await?;
+    let because = "1,000,000 waiting".to_owned();
+    let resident = found.number("resident_mib");
+    lines.push(Line::at_most("sagas: memory", resident, 2_048.0, "MiB", because.clone()));
+    let late = found.number("timeout_late_max_ms");
+    lines.push(Line::at_most("sagas: a timeout is late by", late, 100.0, "ms", because));
+    Ok(())
 }
 
 async fn large(

@@ -26,7 +26,8 @@ use sign::Key;
 
 /// Makes, tries, deploys and watches modules
 ///
-/// A module is a WebAssembly binary that judges messages in the router. The rules name it: `[module.NAME]`.
+/// A module is a WebAssembly binary that the router runs: a filter judges messages, an aggregator makes one answer of the replies of
+/// a scatter-gather, a compensator decides how a saga is undone. The rules name it: `[module.NAME]`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  chaski module new eu-only\n  cd eu-only && cargo build --release --target wasm32-unknown-unknown\n  \
@@ -299,7 +300,10 @@ mod tests {
         for line in [
             &["new", "eu-only"][..],
             &["new", "eu-only", "--kind", "filter", "--sdk", "../guest"],
+            &["new", "cheapest", "--kind", "aggregator"],
+            &["new", "patient", "--kind", "compensator"],
             &["test", "a.wasm", "--message", "{}"],
+            &["test", "a.wasm", "--message", "{}", "--reply", "{}", "--reply", "{}"],
             &["test", "a.wasm", "--ndjson", "f", "--params", "{}"],
             &["deploy", "a.wasm", "--name", "n", "--sign-key", "k", "--force"],
             &["list"],

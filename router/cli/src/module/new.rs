@@ -1,5 +1,7 @@
 //! `chaski module new`: a project that builds and tests as it is, offline too. It writes files and starts nothing.
 
+mod templates;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,15 +66,10 @@ struct Made<'a> {
 
 /// Writes the project into a new folder.
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
-    if args.kind != Kind::Filter {
-        let sentence =
-            "this version makes projects for filters alone: aggregators and compensators are not run yet";
-        return Err(fail(Code::NotAllowed, sentence));
-    }
     check_name(&args.name).map_err(usage)?;
     let sdk = Sdk::find(args.sdk.as_deref())?;
     let directory = Path::new(&args.name);
-    let files = files(&args.name, &sdk);
+    let files = files(&args.name, args.kind, &sdk);
     write(directory, &files)?;
     let names = files.iter().map(|(name, _)| *name).collect();
     if context.json {
@@ -139,11 +136,11 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// The project's files by path.
-fn files(name: &str, sdk: &Sdk) -> Vec<(&'static str, String)> {
+fn files(name: &str, kind: Kind, sdk: &Sdk) -> Vec<(&'static str, String)> {
     let mut files = vec![
         ("Cargo.toml", manifest(name, sdk)),
-        ("src/lib.rs", source(name)),
-        ("README.md", readme(name)),
+        ("src/lib.rs", templates::source(kind, name)),
+        ("README.md", templates::readme(kind, name)),
         (".gitignore", "/target\n".to_owned()),
     ];
     // Whose SDK has a version has a registry to ask.
@@ -192,58 +189,6 @@ strip = true
 # A workspace of its own, so that it also builds inside another.
 [workspace]
 "#
-    )
-}
-
-fn source(name: &str) -> String {
-    let function = name.replace('-', "_");
-    format!(
-        r#"//! Passes the messages of one region, drops those of others, and rejects those that name none.
-
-use chaski_guest::prelude::*;
-
-#[params]
-struct Params {{
-    region: String,
-}}
-
-#[filter]
-fn {function}(#[header("region")] region: Option<&str>, params: &Params) -> Verdict {{
-    match region {{
-        Some(region) => Verdict::pass_if(region == params.region),
-        None => Verdict::reject("the message names no region"),
-    }}
-}}
-
-#[cfg(test)]
-mod tests {{
-    use super::*;
-
-    #[test]
-    fn one_region_passes() {{
-        let params = Params {{ region: "eu".into() }};
-        assert_eq!({function}(Some("eu"), &params), Verdict::Pass);
-        assert_eq!({function}(Some("us"), &params), Verdict::Drop);
-    }}
-
-    #[test]
-    fn a_message_without_a_region_is_rejected() {{
-        let params = Params {{ region: "eu".into() }};
-        assert_eq!({function}(None, &params), Verdict::reject("the message names no region"));
-    }}
-}}
-"#
-    )
-}
-
-fn readme(name: &str) -> String {
-    let file = format!("target/wasm32-unknown-unknown/release/{}.wasm", name.replace('-', "_"));
-    format!(
-        "# {name}\n\
-         Passes the messages whose header `region` is its param `region`, drops those of others, rejects those without.\n\
-         Build: `cargo build --release --target wasm32-unknown-unknown` (once: `rustup target add wasm32-unknown-unknown`).\n\
-         Try: `chaski module test {file} --params '{{\"region\":\"eu\"}}' --message '{{\"headers\":{{\"region\":\"eu\"}}}}'`.\n\
-         Deploy: `chaski module deploy {file} --params '{{\"region\":\"eu\"}}'`.\n"
     )
 }
 
@@ -353,13 +298,23 @@ mod tests {
         assert!(!directory.path().join("a").exists());
     }
 
-    /// The whole promise: the project is right as it is, offline, and its lock file says what cargo would.
+    /// The whole promise: a project of each kind is right as it is, offline, and its lock file says what cargo would.
     #[test]
     fn a_new_project_passes_its_tests_offline() {
         let directory = tempfile::tempdir().expect("a directory");
-        let project = directory.path().join("eu-west");
+        // One folder for what they share, so that the SDK is built once.
+        let target = directory.path().join("target");
+        for kind in Kind::value_variants() {
+            passes_its_tests(*kind, directory.path(), &target);
+        }
+    }
+
+    #[track_caller]
+    fn passes_its_tests(kind: Kind, directory: &Path, target: &Path) {
+        let name = format!("{kind:?}-west").to_lowercase();
+        let project = directory.join(&name);
         let sdk = Sdk::find(None).expect("this checkout's SDK");
-        write(&project, &files("eu-west", &sdk)).expect("a project");
+        write(&project, &files(&name, kind, &sdk)).expect("a project");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["test", "--offline", "--locked", "--quiet"]).current_dir(&project);
         // What is meant for this test's own build is not meant for the project's.
@@ -372,10 +327,11 @@ mod tests {
         ] {
             cargo.env_remove(name);
         }
+        cargo.env("CARGO_TARGET_DIR", target);
         let ended = cargo.output().expect("cargo runs");
         assert!(
             ended.status.success(),
-            "{}{}",
+            "{name}: {}{}",
             String::from_utf8_lossy(&ended.stdout),
             String::from_utf8_lossy(&ended.stderr)
         );

@@ -1,10 +1,14 @@
-//! `chaski module test`: a module on sample messages, without a router.
+//! `chaski module test`: a module on samples, without a router. Here filters on messages; what an aggregator is told of a gather, and
+//! a compensator of a saga, has a file each.
+
+mod gather;
+mod saga;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chaski_protocol::{Code, DEFAULT_PRIORITY};
-use chaski_server::module_test::{ModuleTest, Sample, Tried};
+use chaski_server::module_test::{About, Answer, ModuleTest, Ready, Sample, Tried};
 use serde::Serialize;
 
 use super::Params;
@@ -21,24 +25,32 @@ const TOPIC: &str = "sample";
 /// The longest detail that is shown to people whole, in characters.
 const SHOWN: usize = 100;
 
-/// Runs a module on sample messages; needs no router
+/// Runs a module on samples; needs no router
 ///
-/// Each message is judged in a call of its own, under the limits that the rules set by default. A module that keeps state sees what
-/// it wrote for the messages before. Exit code 1 when it fails on one of them.
+/// A filter judges each message in a call of its own, under the limits that the rules set by default; one that keeps state sees what
+/// it wrote for the messages before. An aggregator makes one answer: --message is the request, each --reply and each line of --ndjson
+/// a reply. A compensator decides on each --message, which is the history of a saga. Exit code 1 when the module fails.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "A message is an object as in `publish --ndjson`: {\"topic\", \"id\", \"key\", \"headers\", \"payload\", \"priority\"}, all \
-    optional.\n\nExample:\n  chaski module test eu_only.wasm --params '{\"region\":\"eu\"}' --message '{\"headers\":{\"region\":\"us\"}}'\n  \
-    chaski module test quakes.wasm --ndjson examples/data/earthquakes.ndjson"
+    optional. A \
+    reply is one too, with its `recipient`; one that did not come has `failed`, with the reason, or `\"silent\": true` in place of a \
+    payload. A history is {\"saga\", \"id\", \"input\", \"steps\": [{\"name\", \"state\", \"payload\", \"reason\", …}], \"cause\", \"retries\"}; \
+    the cause is {\"step\": NAME}, \"timeout\" or {\"aborted\": REASON}, and without one the first step that failed.\n\nExample:\n  chaski module test eu_only.wasm --params '{\"region\":\"eu\"}' --message '{\"headers\":{\"region\":\"us\"}}'\n  \
+    chaski module test quakes.wasm --ndjson examples/data/earthquakes.ndjson\n  chaski module test cheapest.wasm --reply \
+    '{\"recipient\":\"a\",\"payload\":{\"price\":9}}' --reply '{\"recipient\":\"b\",\"failed\":\"sold out\"}'"
 )]
-#[command(group = clap::ArgGroup::new("samples").args(["messages", "ndjson"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("samples").args(["messages", "replies", "ndjson"]).required(true).multiple(true))]
 pub(super) struct Args {
     /// The binary: a core module, or a component
     file: PathBuf,
-    /// A message in JSON; may be given again
+    /// A message in JSON; may be given again. Of an aggregator the request, of a compensator a history
     #[arg(long = "message", value_name = "JSON")]
     messages: Vec<String>,
-    /// Each line of a file is a message in JSON (`-` for stdin)
+    /// What an aggregator gets of one recipient, in JSON; may be given again
+    #[arg(long = "reply", value_name = "JSON")]
+    replies: Vec<String>,
+    /// Each line of a file is a message in JSON, of an aggregator a reply (`-` for stdin)
     #[arg(long, value_name = "F")]
     ndjson: Option<PathBuf>,
     /// What the module is given: an object
@@ -57,76 +69,140 @@ struct Line<'a> {
     log: &'a [String],
 }
 
-/// Loads the module, and tries it on every message.
+/// Loads the module, and tries it on everything that was given.
 pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let wasm = super::read(&args.file).await?;
-    let samples = samples(&args.messages, args.ndjson.as_deref()).await?;
+    let lines = match args.ndjson.as_deref() {
+        Some(file) => lines(file).await?,
+        None => Vec::new(),
+    };
     let params: Vec<_> = args.params.clone().unwrap_or_default().into_iter().collect();
+    let (messages, replies) = (args.messages.clone(), args.replies.clone());
     let work = move || -> anyhow::Result<_> {
         let test = ModuleTest::load(&wasm, &params)?;
-        let tried = samples.iter().map(|sample| test.judge(sample)).collect::<Result<Vec<_>, _>>()?;
-        Ok((test.about().clone(), samples, tried))
+        let trial = trial(test.ready(), &messages, &replies, &lines)?;
+        Ok((test.about().clone(), trial))
     };
-    let (about, samples, tried) = tokio::task::spawn_blocking(work).await??;
-    if context.json {
-        for (sample, tried) in samples.iter().zip(&tried) {
-            out::json(&line(sample, tried))?;
-        }
-    } else {
-        let reads = if about.fields.is_empty() { "nothing".to_owned() } else { about.fields.join(", ") };
-        let state = if about.keeps_state { ", keeps state" } else { "" };
-        out::note(format!("{} {}, {}: reads {reads}{state}", about.name, about.version, about.digest));
-        out::text(table(&samples, &tried))?;
-        for text in tried.iter().flat_map(|tried| &tried.log) {
-            out::note(format!("log: {}", human::one_line(text, SHOWN)));
-        }
-    }
-    match tried.iter().filter(|tried| tried.verdict == "error").count() {
+    let (about, trial) = tokio::task::spawn_blocking(work).await??;
+    print(&about, &trial, context)?;
+    let failures = trial.rows.iter().filter(|row| row.tried.verdict == "error").count();
+    match failures {
         0 => Ok(()),
         failed => {
-            let of = human::count(tried.len() as u64, "message");
+            let of = human::count(trial.rows.len() as u64, trial.noun);
             Err(fail(Code::ModuleFailed, format!("the module failed on {failed} of {of}")))
         }
     }
 }
 
-fn line<'a>(sample: &'a Sample, tried: &'a Tried) -> Line<'a> {
-    let Tried { verdict, detail, cpu, log } = tried;
-    Line {
-        id: &sample.id,
-        topic: &sample.topic,
-        verdict,
-        detail: detail.as_deref(),
-        cpu_us: micros(*cpu),
-        log,
+/// What came of all that a module was tried on.
+struct Trial {
+    /// What a row is about, for people.
+    noun: &'static str,
+    rows: Vec<Row>,
+    answer: Option<Answer>,
+}
+
+/// One call.
+struct Row {
+    id: String,
+    topic: String,
+    tried: Tried,
+}
+
+/// A line of a file, with its number from 1.
+type Numbered = (usize, Vec<u8>);
+
+/// Tries a module of any kind.
+fn trial(
+    ready: &Ready,
+    messages: &[String],
+    replies: &[String],
+    lines: &[Numbered],
+) -> anyhow::Result<Trial> {
+    let none_of = |replies: &[String], kind: &str| match replies {
+        [] => Ok(()),
+        _ => Err(fail(Code::BadRequest, format!("{kind} takes no --reply: an aggregator does"))),
+    };
+    match ready {
+        Ready::Filter(filter) => {
+            none_of(replies, "a filter")?;
+            let mut rows = Vec::new();
+            for sample in each(messages, lines, sample)? {
+                let tried = filter.judge(&sample)?;
+                rows.push(Row { id: sample.id, topic: sample.topic, tried });
+            }
+            Ok(Trial { noun: "message", rows, answer: None })
+        }
+        Ready::Aggregator(aggregator) => gather::trial(aggregator, messages, replies, lines),
+        Ready::Compensator(compensator) => {
+            none_of(replies, "a compensator")?;
+            saga::trial(compensator, messages, lines)
+        }
     }
+}
+
+fn print(about: &About, trial: &Trial, context: &Context) -> anyhow::Result<()> {
+    if context.json {
+        trial.rows.iter().try_for_each(|row| out::json(&line(row)))?;
+        return trial.answer.as_ref().map_or(Ok(()), |answer| out::json(&gather::line(answer)));
+    }
+    let does = match about.kind {
+        "aggregator" => "aggregator".to_owned(),
+        "compensator" if about.advances => "compensator, says what comes next".to_owned(),
+        "compensator" => "compensator".to_owned(),
+        _ => {
+            let reads = if about.fields.is_empty() { "nothing".to_owned() } else { about.fields.join(", ") };
+            format!("reads {reads}{}", if about.keeps_state { ", keeps state" } else { "" })
+        }
+    };
+    out::note(format!("{} {}, {}: {does}", about.name, about.version, about.digest));
+    out::text(table(&trial.rows))?;
+    for text in trial.rows.iter().flat_map(|row| &row.tried.log) {
+        out::note(format!("log: {}", human::one_line(text, SHOWN)));
+    }
+    trial.answer.as_ref().map_or(Ok(()), |answer| out::text(gather::shown(answer)))
+}
+
+fn line(row: &Row) -> Line<'_> {
+    let Row { id, topic, tried: Tried { verdict, detail, cpu, log } } = row;
+    Line { id, topic, verdict, detail: detail.as_deref(), cpu_us: micros(*cpu), log }
 }
 
 fn micros(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1000.0
 }
 
-/// The messages of the command line first, then those of the file.
-async fn samples(messages: &[String], ndjson: Option<&Path>) -> anyhow::Result<Vec<Sample>> {
-    let mut samples = Vec::new();
-    for message in messages {
-        samples.push(sample(message.as_bytes(), samples.len() + 1)?);
-    }
-    if let Some(file) = ndjson {
-        let (source, _) = input::open(Some(file)).await?;
-        let mut lines = Lines::new(source);
-        let mut number = 0;
-        while let Some((line, _)) = lines.next().await? {
-            number += 1;
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let sample = sample(&line, samples.len() + 1)
-                .map_err(|error| fail(Code::BadRequest, format!("line {number}: {error}")))?;
-            samples.push(sample);
+/// The lines of a file that hold something.
+async fn lines(file: &Path) -> anyhow::Result<Vec<Numbered>> {
+    let (source, _) = input::open(Some(file)).await?;
+    let mut source = Lines::new(source);
+    let mut lines = Vec::new();
+    let mut number = 0;
+    while let Some((line, _)) = source.next().await? {
+        number += 1;
+        if !line.trim_ascii().is_empty() {
+            lines.push((number, line.to_vec()));
         }
     }
-    Ok(samples)
+    Ok(lines)
+}
+
+/// What the options hold first, then what the lines hold. `parse` is told the number of each, from 1.
+fn each<T>(
+    options: &[String],
+    lines: &[Numbered],
+    parse: impl Fn(&[u8], usize) -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<T>> {
+    let mut all = Vec::with_capacity(options.len() + lines.len());
+    for option in options {
+        all.push(parse(option.as_bytes(), all.len() + 1)?);
+    }
+    for (number, line) in lines {
+        let parsed = parse(line, all.len() + 1);
+        all.push(parsed.map_err(|error| fail(Code::BadRequest, format!("line {number}: {error}")))?);
+    }
+    Ok(all)
 }
 
 fn sample(line: &[u8], number: usize) -> anyhow::Result<Sample> {
@@ -141,12 +217,11 @@ fn sample(line: &[u8], number: usize) -> anyhow::Result<Sample> {
     })
 }
 
-fn table(samples: &[Sample], tried: &[Tried]) -> String {
+fn table(rows: &[Row]) -> String {
     let mut table = Table::new(&["ID", "TOPIC", "VERDICT", ">CPU", "DETAIL"]);
-    for (sample, tried) in samples.iter().zip(tried) {
+    for Row { id, topic, tried } in rows {
         let detail = human::one_line(tried.detail.as_deref().unwrap_or_default(), SHOWN);
-        let cells = [human::harmless(&sample.id), human::harmless(&sample.topic)];
-        let [id, topic] = cells;
+        let [id, topic] = [id, topic].map(|cell| human::harmless(cell));
         table.row([id, topic, tried.verdict.to_owned(), format!("{:.1} µs", micros(tried.cpu)), detail]);
     }
     table.to_string()
@@ -164,33 +239,34 @@ mod tests {
         std::fs::write(file.path(), "{\"topic\":\"a.b\",\"id\":\"x\",\"payload\":{\"n\": 1}}\n\n{}\n")
             .expect("written");
         let messages = [r#"{"headers":{"region":"eu"},"key":"k"}"#.to_owned()];
-        let samples = samples(&messages, Some(file.path())).await.expect("three");
+        let read = async || lines(file.path()).await.expect("lines");
+        let samples = each(&messages, &read().await, sample).expect("three");
         let told: Vec<_> = samples.iter().map(|sample| (sample.id.as_str(), sample.topic.as_str())).collect();
         assert_eq!(told, [("sample-1", "sample"), ("x", "a.b"), ("sample-3", "sample")]);
         assert_eq!(samples[0].headers, [("region".to_owned(), "eu".to_owned())]);
         assert_eq!(samples[1].payload, b"{\"n\":1}");
         std::fs::write(file.path(), "{}\nnonsense\n").expect("written");
-        let error = super::samples(&[], Some(file.path())).await.expect_err("a bad line").to_string();
+        let error = each(&[], &read().await, sample).expect_err("a bad line").to_string();
         assert!(error.starts_with("line 2: "), "{error}");
     }
 
     #[test]
     fn each_message_has_its_verdict_and_cost() {
-        let sample = |id: &str| Sample { topic: "a".to_owned(), id: id.to_owned(), ..Sample::default() };
-        let tried = |verdict, detail: Option<&str>, us| Tried {
-            verdict,
-            detail: detail.map(str::to_owned),
-            cpu: Duration::from_micros(us),
-            log: vec![],
+        let row = |id: &str, verdict, detail: Option<&str>, us| Row {
+            id: id.to_owned(),
+            topic: "a".to_owned(),
+            tried: Tried {
+                verdict,
+                detail: detail.map(str::to_owned),
+                cpu: Duration::from_micros(us),
+                log: vec![],
+            },
         };
         expect![[r#"
             ID  TOPIC  VERDICT       CPU  DETAIL
             1   a      pass       4.0 µs
             2   a      reject   120.0 µs  no region
         "#]]
-        .assert_eq(&table(
-            &[sample("1"), sample("2")],
-            &[tried("pass", None, 4), tried("reject", Some("no\nregion"), 120)],
-        ));
+        .assert_eq(&table(&[row("1", "pass", None, 4), row("2", "reject", Some("no\nregion"), 120)]));
     }
 }

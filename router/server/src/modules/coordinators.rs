@@ -12,7 +12,7 @@ use chaski_protocol::Code;
 use super::active::{INLINE, SMOKE_CALLS};
 use super::logbook::Logbook;
 use super::versions::Problem;
-use crate::rules::{Checked, a};
+use crate::rules::{Named, a};
 
 /// A version of an aggregator or compensator.
 pub(crate) struct Coordinator {
@@ -95,10 +95,10 @@ impl Coordinator {
     }
 }
 
-/// Reports each place of the document that wants a module of another world than this one's.
-pub(crate) fn check_world(checked: &Checked, module: &str, world: World) -> Vec<Problem> {
-    let places = checked.named.iter().filter(|place| place.module == module && place.world != world);
-    let problem = |place: &crate::rules::Named| Problem {
+/// Reports each place that wants a module of another world than this one's.
+pub(crate) fn check_world(named: &[Named], module: &str, world: World) -> Result<(), Vec<Problem>> {
+    let places = named.iter().filter(|place| place.module == module && place.world != world);
+    let problem = |place: &Named| Problem {
         code: Code::RulesInvalid,
         path: place.path.clone(),
         detail: format!(
@@ -108,5 +108,6 @@ pub(crate) fn check_world(checked: &Checked, module: &str, world: World) -> Vec<
             a(world)
         ),
     };
-    places.map(problem).collect()
+    let problems: Vec<Problem> = places.map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }

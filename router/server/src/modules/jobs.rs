@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chaski_broker::{Filtered, JobId, JudgeError, StateWrite};
-use tokio::sync::mpsc;
+use chaski_broker::{Filtered, JobId, JudgeError, JudgedOutcome, StateWrite};
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use super::judge::{Needs, Purpose, States, advance};
 use super::lanes::Lanes;
@@ -24,6 +24,15 @@ const WAITING: usize = 4096;
 
 /// Messages of one batch at most.
 const BATCH: usize = chaski_modules::BATCH_MESSAGES;
+
+/// What came of a batch.
+struct Called {
+    outcomes: Vec<(JobId, JobOutcome)>,
+    /// By module, what it wrote.
+    writes: Vec<(String, Vec<StateWrite>)>,
+    /// Nobody else calls these modules meanwhile.
+    alone: Vec<OwnedMutexGuard<()>>,
+}
 
 /// What filters made of a job: one for each of its messages, in order.
 pub(crate) type JobOutcome = Result<Vec<Filtered>, JudgeError>;
@@ -131,11 +140,34 @@ impl Task {
         }
     }
 
-    /// Judges a batch whole and hands it to the broker.
-    async fn judge(&mut self, jobs: Vec<(JobId, Vec<Work>)>) -> Result<(), Stopped> {
-        let (numbers, works): (Vec<_>, Vec<_>) =
-            jobs.into_iter().map(|(job, works)| ((job, works.len()), works)).unzip();
-        let works: Vec<Work> = works.into_iter().flatten().collect();
+    /// Judges a batch whole and hands it to the broker. What comes to nothing, since a filter failed on it or a queue refuses it, is
+    /// answered, and the others are judged again without it: their verdicts may rest on what was written for it.
+    async fn judge(&mut self, mut jobs: Vec<(JobId, Vec<Work>)>) -> Result<(), Stopped> {
+        while !jobs.is_empty() {
+            // Held until the broker has what was written, so that nobody reads the state before.
+            let Called { outcomes: judged, writes, alone } = self.call(&jobs).await?;
+            let wrote = !writes.is_empty();
+            let failed: Vec<JobId> =
+                judged.iter().filter(|(_, outcome)| outcome.is_err()).map(|(job, _)| *job).collect();
+            let gone = if wrote && !failed.is_empty() {
+                let errors = judged.into_iter().filter(|(_, outcome)| outcome.is_err()).collect();
+                self.shard.judged(Vec::new(), errors).await?;
+                failed
+            } else {
+                match self.shard.judged(writes, judged).await? {
+                    JudgedOutcome::Refused(refused) => refused,
+                    JudgedOutcome::Taken | JudgedOutcome::DiskFull => return Ok(()),
+                }
+            };
+            drop(alone);
+            jobs.retain(|(job, _)| !gone.contains(job));
+        }
+        Ok(())
+    }
+
+    /// Takes a batch through its filters, holding every module whose state it needs.
+    async fn call(&mut self, jobs: &[(JobId, Vec<Work>)]) -> Result<Called, Stopped> {
+        let works: Vec<Work> = jobs.iter().flat_map(|(_, works)| works.iter().cloned()).collect();
         loop {
             let mut alone = Vec::with_capacity(self.holds.len());
             for name in &self.holds {
@@ -147,14 +179,12 @@ impl Task {
             match advance(&self.lanes, &mut judged, self.jobs.now(), Some(&states), Purpose::Publish).await {
                 Ok(()) => {
                     let writes = states.into_iter().map(|(name, state)| (name, state.writes()));
-                    let writes: Vec<(String, Vec<StateWrite>)> =
-                        writes.filter(|(_, writes)| !writes.is_empty()).collect();
+                    let writes = writes.filter(|(_, writes)| !writes.is_empty()).collect();
                     let mut judged = judged.into_iter();
-                    let outcomes = numbers.into_iter().map(|(job, count)| {
-                        (job, judged.by_ref().take(count).map(Work::finish_filtered).collect())
+                    let outcomes = jobs.iter().map(|(job, works)| {
+                        (*job, judged.by_ref().take(works.len()).map(Work::finish_filtered).collect())
                     });
-                    self.shard.judged(writes, outcomes.collect()).await?;
-                    return Ok(());
+                    return Ok(Called { outcomes: outcomes.collect(), writes, alone });
                 }
                 Err(Needs(name)) => {
                     self.holds.insert(name);

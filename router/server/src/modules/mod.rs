@@ -36,7 +36,7 @@ use crate::shard::Shard;
 use crate::start::StartError;
 
 pub(crate) use active::{Active, Outcome, Version};
-pub(crate) use coordinators::{Coordinator, check_world};
+pub(crate) use coordinators::check_world;
 pub(crate) use jobs::JobOutcome;
 pub(crate) use keeper::keep;
 pub(crate) use life::*;

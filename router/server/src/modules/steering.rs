@@ -159,7 +159,11 @@ impl Worker {
             let calls = std::mem::take(&mut batch);
             let commands;
             (states, commands) = match &made {
-                Ok(coordinator) => self.call(coordinator, states, calls).await,
+                Ok(coordinator) => match self.call(coordinator, states, calls).await {
+                    Some(called) => called,
+                    // The router stops.
+                    None => return,
+                },
                 Err(detail) => (states, refused(calls, detail)),
             };
             // What couldn't be made is tried again with the next batch.
@@ -187,22 +191,22 @@ impl Worker {
         made.map_err(|error| error.to_string())?
     }
 
-    /// Makes a batch of calls: in the slow lane while the module is not known to be fast, else on a thread of their own.
+    /// Makes a batch of calls: in the slow lane while the module is not known to be fast, else on a thread of their own. `None`: nobody makes calls any more.
     async fn call(
         &self,
         module: &Arc<Coordinator>,
         mut states: States,
         calls: Vec<Ask>,
-    ) -> (States, Vec<Command>) {
+    ) -> Option<(States, Vec<Command>)> {
         let (called, lanes): (_, &Lanes) = (Arc::clone(module), &self.versions.lanes);
         let work = move || {
             let commands = calls.into_iter().filter_map(|ask| answer(&called, &mut states, ask)).collect();
             (states, commands)
         };
         if module.is_slow() {
-            lanes.run(&self.place, work).await
+            Some(lanes.run(&self.place, work).await)
         } else {
-            tokio::task::spawn_blocking(work).await.expect("a call of a module doesn't panic")
+            tokio::task::spawn_blocking(work).await.ok()
         }
     }
 }

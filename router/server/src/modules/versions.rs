@@ -22,7 +22,7 @@ use super::health::Tolerance;
 use super::lanes::Lanes;
 use super::life::params_digest;
 use super::shadow::Shadow;
-use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, host_params, place, use_of};
+use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, Named, host_params, place, use_of};
 use crate::start::StartError;
 
 /// Binaries whose compiled code is kept in memory, so that what was just looked at is not loaded again.
@@ -161,7 +161,7 @@ impl Versions {
         let mut made = Vec::with_capacity(checked.modules.len());
         for spec in &checked.modules {
             let pin = pins.iter().find(|pin| pin.name == spec.name);
-            match self.fitting(checked, spec, pin) {
+            match self.active(spec, pin, &checked.module_options, &checked.named) {
                 Ok(active) => made.push(Arc::new(active)),
                 Err(mut wrong) => problems.append(&mut wrong),
             }
@@ -179,33 +179,24 @@ impl Versions {
         let mut problems = Vec::new();
         let made = checked.modules.iter().map(|spec| {
             let pin = pins.iter().find(|pin| pin.name == spec.name);
-            let active = self.fitting(checked, spec, pin).unwrap_or_else(|mut wrong| {
-                problems.append(&mut wrong);
-                self.named(spec, None)
-            });
+            let active = self.active(spec, pin, &checked.module_options, &checked.named).unwrap_or_else(
+                |mut wrong| {
+                    problems.append(&mut wrong);
+                    self.named(spec, None)
+                },
+            );
             Arc::new(active)
         });
         (made.collect(), problems)
     }
 
-    /// A module that is what the places that name it take.
-    fn fitting(
-        &self,
-        checked: &Checked,
-        spec: &ModuleSpec,
-        pin: Option<&ModulePin>,
-    ) -> Result<Active, Vec<Problem>> {
-        let active = self.active(spec, pin, &checked.module_options)?;
-        let problems =
-            active.world().map(|world| check_world(checked, &spec.name, world)).unwrap_or_default();
-        if problems.is_empty() { Ok(active) } else { Err(problems) }
-    }
-
+    /// `named`: the places that name modules, each of which takes a module of one world.
     fn active(
         &self,
         spec: &ModuleSpec,
         pin: Option<&ModulePin>,
         options: &ModuleOptions,
+        named: &[Named],
     ) -> Result<Active, Vec<Problem>> {
         let Some((pin, binary)) = pin.and_then(|pin| Some((pin, pin.binary?))) else {
             return Ok(self.named(spec, None));
@@ -216,9 +207,10 @@ impl Versions {
         let recipe = Recipe::new(spec, pin, binary, options);
         // Most changes of the rules leave most modules as they are.
         if let Some(version) = self.known().get(&recipe).and_then(Weak::upgrade) {
+            check_world(named, &spec.name, World::Filter)?;
             return Ok(self.named(spec, Some(version)));
         }
-        match self.version(spec, pin, binary, options)? {
+        match self.version(spec, pin, binary, options, named)? {
             Made::Filter(version) => {
                 let version = Arc::new(*version);
                 self.known().insert(recipe, Arc::downgrade(&version));
@@ -237,6 +229,7 @@ impl Versions {
         pin: &ModulePin,
         binary: [u8; 32],
         options: &ModuleOptions,
+        named: &[Named],
     ) -> Result<Made, Vec<Problem>> {
         let problem = |code: Code, key: &[&str], detail: String| {
             let path = ["module", &spec.name].iter().chain(key).map(|key| (*key).to_owned()).collect();
@@ -254,6 +247,8 @@ impl Versions {
         let taken = self.check_binary(&bytes, pin.signature.as_deref(), options);
         let taken = taken.map_err(|refusal| problem(refusal.code, &[], refusal.detail))?;
         let compiled = self.compiled(&taken).map_err(|refusal| failed(refusal.detail))?;
+        // Before its params: whoever named the wrong module is helped by nothing else.
+        check_world(named, &spec.name, compiled.world())?;
         let limits = Limits {
             cpu_time: Duration::from_millis(spec.time_limit_ms),
             memory_bytes: usize::try_from(spec.memory_limit_bytes).unwrap_or(usize::MAX),
@@ -375,7 +370,7 @@ impl Versions {
     ) -> Result<Arc<Version>, Vec<Problem>> {
         let source = pin.binary.map_or(ModuleSource::Missing, ModuleSource::Digest);
         let spec = ModuleSpec { source, ..spec.clone() };
-        let active = self.active(&spec, Some(pin), options)?;
+        let active = self.active(&spec, Some(pin), options, &[])?;
         active.version.ok_or_else(|| {
             let detail = format!("module `{}`: only a filter has a shadow", spec.name);
             vec![Problem { code: Code::NotAllowed, path: vec!["module".to_owned(), spec.name], detail }]

@@ -230,6 +230,20 @@ fn a_filter_that_keeps_state_survives_a_crash_and_a_duplicate_changes_nothing() 
 }
 
 #[test]
+fn a_publish_that_a_full_queue_refuses_is_not_remembered_by_its_filter() {
+    let router = Router::with_rules(
+        "[module.once]\nbuiltin = \"dedup-by-content\"\n[route.r]\ntopics = [\"t\"]\nfilters = [\"once\"]\n\
+         [queue.t]\nmax_messages = 1\noverflow = \"reject\"\n",
+    );
+    assert_eq!(counts(&router, &["t", "one"]), [1, 0, 0]);
+    router.cli(&["publish", "t", "two"]).refused("queue_full");
+    router.one(&["consume", "t", "--count", "1"]);
+    // Had the filter remembered it, this would be dropped as seen: confirmed and gone.
+    assert_eq!(counts(&router, &["t", "two"]), [1, 0, 0]);
+    assert_eq!(router.one(&["consume", "t", "--count", "1"])["payload"], "two");
+}
+
+#[test]
 fn a_thousand_messages_through_a_stateful_filter_keep_their_order() {
     let router = Router::with_rules(
         "[module.once]\nbuiltin = \"dedup-by-content\"\n[route.r]\ntopics = [\"t\"]\nfilters = [\"once\"]\n[queue.t]\n",

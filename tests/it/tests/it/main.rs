@@ -18,8 +18,10 @@ mod overflow;
 mod times;
 mod transactions;
 
+mod coordination;
 mod filters;
 mod hostile;
+mod module_kinds;
 mod modules;
 mod swaps;
 

@@ -66,6 +66,12 @@ impl Model {
         self.perform(draft, Judged::Duplicate(known), confirmation, Some(wait), call);
     }
 
+    /// Whether what filters made of it was not stored: its filters came to something, and the broker refused it.
+    pub(crate) fn is_refused(&self, job: JobId, call: &Call) -> bool {
+        let (_, outcome) = confirmed(call, self.pending[&job].number).expect("what was judged is answered");
+        matches!(outcome, Err(error) if !matches!(error, PublishError::Judge(_)))
+    }
+
     /// Filters judged it (`None`: they failed).
     #[track_caller]
     pub(crate) fn judged(&mut self, job: JobId, judgement: Option<&Judgement>, call: &Call) {
