@@ -33,6 +33,28 @@ pub(super) struct Version {
     pub(super) expected: u64,
 }
 
+/// The trucks of all missions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Trucks {
+    /// Reserved for a mission.
+    pub(super) reserved: u64,
+    /// Of these, sent.
+    pub(super) sent: u64,
+    /// Of these, released because their mission was undone.
+    pub(super) released: u64,
+}
+
+/// The money of all missions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Fund {
+    /// Taken.
+    pub(super) charged: u64,
+    /// Of this, what missions that completed cost.
+    pub(super) kept: u64,
+    /// Of this, what was given back.
+    pub(super) refunded: u64,
+}
+
 /// Everything that was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Counts {
@@ -62,6 +84,14 @@ pub(super) struct Counts {
     pub(super) redriven: u64,
     /// Then processed.
     pub(super) accepted: u64,
+    /// Events by station, as one answer to one question.
+    pub(super) stations: BTreeMap<String, u64>,
+    /// Sagas by the state in which they ended.
+    pub(super) missions: BTreeMap<String, u64>,
+    /// Their trucks.
+    pub(super) trucks: Trucks,
+    /// Their money.
+    pub(super) fund: Fund,
     /// Messages left in any queue at the end, dead letters among them.
     pub(super) left: u64,
     /// From the kill until the router listened again, in milliseconds.
@@ -101,6 +131,12 @@ impl Counts {
         expect("dead letters", self.dead, blasts);
         expect("dead letters redriven", self.redriven, blasts);
         expect("redriven blasts processed", self.accepted, blasts);
+        expect("events that the stations answered", self.stations.values().sum(), self.events);
+        for state in ["completed", "compensated"] {
+            expect(&format!("missions {state}"), self.missions.get(state).copied().unwrap_or_default(), 1);
+        }
+        expect("trucks sent or released", self.trucks.sent + self.trucks.released, self.trucks.reserved);
+        expect("soles kept or refunded", self.fund.kept + self.fund.refunded, self.fund.charged);
         expect("messages left", self.left, 0);
         for (name, network) in &self.networks {
             expect(&format!("events of {name}"), network.processed, network.published);
@@ -142,9 +178,26 @@ impl Counts {
             self.duplicates,
         ));
         text.push_str(&format!(
-            "dead letters {} kept, {} redriven, {} processed\nleft         {} messages in any queue\n",
-            self.dead, self.redriven, self.accepted, self.left
+            "dead letters {} kept, {} redriven, {} processed\n",
+            self.dead, self.redriven, self.accepted
         ));
+        let stations: Vec<String> =
+            self.stations.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        text.push_str(&format!(
+            "stations     {} = {}\n",
+            stations.join(" + "),
+            self.stations.values().sum::<u64>()
+        ));
+        let (trucks, fund) = (&self.trucks, &self.fund);
+        text.push_str(&format!(
+            "trucks       {} reserved = {} sent + {} released\n",
+            trucks.reserved, trucks.sent, trucks.released
+        ));
+        text.push_str(&format!(
+            "soles        {} charged = {} kept + {} refunded\n",
+            fund.charged, fund.kept, fund.refunded
+        ));
+        text.push_str(&format!("left         {} messages in any queue\n", self.left));
         text
     }
 
@@ -192,6 +245,10 @@ mod tests {
             dead: 2,
             redriven: 2,
             accepted: 2,
+            stations: [("north".to_owned(), 4), ("west".to_owned(), 6)].into(),
+            missions: [("completed".to_owned(), 1), ("compensated".to_owned(), 1)].into(),
+            trucks: Trucks { reserved: 5, sent: 2, released: 3 },
+            fund: Fund { charged: 50, kept: 20, refunded: 30 },
             ..Counts::default()
         }
     }
@@ -227,6 +284,18 @@ mod tests {
         );
         let forgotten = Counts { judged_again: 1, ..whole() };
         assert_eq!(forgotten.problems(2), ["messages judged again: 1, where 2 were expected"]);
+        let mut kept = whole();
+        kept.trucks.released = 2;
+        kept.fund.refunded = 31;
+        kept.stations.remove("west");
+        assert_eq!(
+            kept.problems(2),
+            [
+                "events that the stations answered: 4, where 10 were expected",
+                "trucks sent or released: 4, where 5 were expected",
+                "soles kept or refunded: 51, where 50 were expected"
+            ]
+        );
     }
 
     #[test]
@@ -234,6 +303,9 @@ mod tests {
         let table = whole().table();
         assert!(table.contains("total               10        10         0"), "{table}");
         assert!(table.contains("8 earthquake + 2 quarry blast = 10"), "{table}");
+        assert!(table.contains("4 north + 6 west = 10"), "{table}");
+        assert!(table.contains("5 reserved = 2 sent + 3 released"), "{table}");
+        assert!(table.contains("50 charged = 20 kept + 30 refunded"), "{table}");
         assert!(table.contains("strict                         5         1         4         0"), "{table}");
         assert!(table.contains("total                         10         3         7         2"), "{table}");
     }

@@ -1,10 +1,11 @@
-//! `chaski demo`: a router with rules and a module, a week of earthquakes, new versions of the module and a crash in the middle, and
-//! counts that add up. It needs nothing running and leaves nothing behind.
+//! `chaski demo`: a router with rules and a module, a week of earthquakes, new versions of the module and a crash in the middle, then
+//! a question for many, a saga that is undone, and counts that add up. It needs nothing running and leaves nothing behind.
 
 mod consumers;
 mod counts;
 mod crash;
 mod events;
+mod relief;
 mod versions;
 
 use std::collections::HashSet;
@@ -34,7 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 ///
 /// Starts a router of its own in a temporary directory and publishes 1,707 seismic events. A module finds those that deserve an
 /// alert; in the middle a stricter version of it is deployed, then one that fails and is taken back by itself, then the router
-/// is killed. Shows what arrived where. Needs nothing running. Exit code 1 when a count is off.
+/// is killed. At the end three stations are asked at once, and a saga is undone. Shows what arrived where. Needs nothing running. Exit code 1 when a count is off.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example:\n  chaski demo")]
 pub(crate) struct Args {}
@@ -105,7 +106,7 @@ impl Stage {
         self.counts.events = self.events.len() as u64;
         let queues = self.client.admin().queue_list().await?.len();
         self.narrator.say(format!(
-            "its rules: {queues} queues, one in order for each of 12 networks, then alerts, bulletins and blasts"
+            "its rules: {queues} queues, one in order for each of 12 networks, then alerts, bulletins and blasts, and those of a scatter and a saga"
         ));
         let seen = Seen::new(&self.events);
         let mut tasks = consumers::start(&self.client, &self.events, &seen).await?;
@@ -128,6 +129,8 @@ impl Stage {
         tasks.shutdown().await;
         self.bulletins(&parts, &seen).await?;
         self.dead_letters().await?;
+        self.ask_the_stations(&seen).await?;
+        self.send_relief(&seen).await?;
         let queues = self.client.admin().queue_list().await?;
         self.counts.left = queues.iter().map(|queue| queue.messages + queue.dead).sum();
         Ok(router)

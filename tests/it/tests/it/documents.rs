@@ -1,4 +1,4 @@
-//! The documents say what is so: both parts of the README's tour run, what ARCHITECTURE.md names exists, links lead somewhere.
+//! The documents say what is so: all parts of the README's tour run, what ARCHITECTURE.md names exists, links lead somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -102,6 +102,32 @@ fn the_readmes_filter_is_written_deployed_and_rolled_back() {
             None => step.run(&directory, &router),
         }
     }
+}
+
+/// A gather and a saga, with the document that the reader is told to save.
+#[test]
+fn the_readmes_gather_and_saga_do_what_they_show() {
+    const PART: &str = "Ask many, answer once; undo what was done";
+    let readme = read("README.md");
+    let steps = tour(&readme, PART);
+    assert!(steps.len() >= 12, "{steps:#?}");
+    let (_, text) = readme.split_once(&format!("\n## {PART}\n")).expect("the README has this part");
+    let (before, document) = text.split_once("```toml\n").expect("it has a document");
+    let (document, _) = document.split_once("```").expect("blocks are closed");
+    assert!(before.trim_end().ends_with("save this as `shop.toml`:"), "{before}");
+    let router = Router::start();
+    let directory = router.setup().path("");
+    std::fs::write(directory.join("shop.toml"), document).expect("the test's directory can be written");
+    let mut background = Vec::new();
+    for step in steps {
+        match step.command.strip_suffix(" &") {
+            Some(command) => {
+                background.push(Running::start(shell(&format!("exec {command}"), &directory, &router)));
+            }
+            None => step.run(&directory, &router),
+        }
+    }
+    assert_eq!(background.len(), 5, "the responders");
 }
 
 impl Step {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use chaski_it::{Router, Setup, binary, root, run};
+use chaski_it::{Router, Running, Setup, binary, eventually, root, run};
 use serde_json::json;
 
 /// Runs an example twice: it ends by itself, and can be run again.
@@ -48,6 +48,36 @@ examples! {
     the_example_dead_letters_runs "dead-letters";
     the_example_exactly_once_pipeline_runs "exactly-once-pipeline";
     the_example_idempotent_consumer_runs "idempotent-consumer";
+    the_example_quotes_runs "quotes";
+    the_example_order_saga_runs "order-saga";
+}
+
+/// The router and the program are killed in turns, in the middle of the orders; each order is decided once all the same.
+#[test]
+fn the_example_order_saga_balances_across_kills_of_the_router_and_of_the_program() {
+    let mut router = Router::start();
+    let program = |router: &Router| {
+        let mut command = Command::new(binary("order-saga"));
+        command.env("CHASKI_URL", router.url()).env("XDG_CONFIG_HOME", router.setup().config());
+        command.env("BOOKS", router.setup().path("books.sqlite")).env("ORDERS", "400");
+        command.into_in(router)
+    };
+    let sagas = |router: &Router| router.all(&["saga", "list"]).len();
+    for _ in 0..3 {
+        let running = Running::start(program(&router));
+        for kill_the_router in [true, false] {
+            let before = sagas(&router);
+            eventually("more orders", || (sagas(&router) > before + 10).then_some(()));
+            if kill_the_router {
+                router = router.crash();
+            }
+        }
+        running.kill();
+    }
+    assert!(sagas(&router) < 400, "the program was killed before its end");
+    let output = run(program(&router), b"").ok();
+    assert!(output.stdout.contains("400 orders"), "{}", output.stdout);
+    assert_eq!(sagas(&router), 400);
 }
 
 #[test]
@@ -87,6 +117,11 @@ fn the_demo_ends_with_counts_that_add_up() {
     assert!(trap["failed"].as_u64() >= Some(20), "it is judged from 20 messages on: {trap}");
     assert_eq!((&counts["failed"], &counts["judged_again"]), (&trap["failed"], &trap["failed"]));
     assert_eq!((&counts["dead"], &counts["redriven"]), (&json!(28), &json!(28)));
+    let stations = counts["stations"].as_object().expect("counts by station");
+    assert_eq!(stations.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 1707, "{counts}");
+    assert_eq!(counts["missions"], json!({ "completed": 1, "compensated": 1 }));
+    assert_eq!(counts["trucks"], json!({ "reserved": 16, "sent": 8, "released": 8 }));
+    assert_eq!(counts["fund"], json!({ "charged": 18_000, "kept": 9_000, "refunded": 9_000 }));
     assert_eq!(counts["left"], 0);
     let networks = counts["networks"].as_object().expect("counts by network");
     let processed: u64 =
@@ -99,9 +134,17 @@ fn the_demo_tells_its_story() {
     let setup = Setup::default();
     let output = run(setup.command(&["demo"]), b"").ok();
     assert!(output.stdout.contains("1707") || output.stdout.contains("1,707"), "{}", output.stdout);
-    for part in
-        ["a new version", "magnitude 5.0", "taken back by itself", "filter_error", "judged again", "SIGKILL"]
-    {
+    for part in [
+        "a new version",
+        "magnitude 5.0",
+        "taken back by itself",
+        "filter_error",
+        "judged again",
+        "SIGKILL",
+        "one question for 3 stations",
+        "the road is closed",
+        "compensated",
+    ] {
         assert!(output.stdout.contains(part), "{part} in {}", output.stdout);
     }
 }
