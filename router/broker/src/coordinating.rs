@@ -578,7 +578,7 @@ impl Broker {
     fn tell_saga_outcome(&mut self, now: Millis, number: Sequence, wait: Wait, output: &mut Output) {
         let saga = self.saga_row(number);
         let Some(reply_to) = saga.reply_to.as_deref().map(str::to_owned) else { return };
-        let Some(name) = RequestName::of(&saga.input) else { return };
+        let name = RequestName::answered_at(&saga.input, reply_to.clone());
         if self.out_of_numbers() {
             return;
         }

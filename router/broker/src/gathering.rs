@@ -473,18 +473,18 @@ impl Broker {
     /// Sends the requester what it is owed, unless somebody else answered it before.
     fn tell_outcome(&mut self, now: Millis, number: Sequence, wait: Wait, output: &mut Output) {
         let gather = self.gather_row(number);
-        let Some(name) = RequestName::of(&gather.request) else { return };
-        let reply_to = gather.reply_to.as_deref().unwrap_or(&name.reply_to).to_owned();
+        let own = || RequestName::of(&gather.request).map(|name| name.reply_to);
+        let Some(reply_to) = gather.reply_to.as_deref().map(str::to_owned).or_else(own) else { return };
+        let request = RequestName::answered_at(&gather.request, reply_to);
         let outcome = gather.ended.as_ref().expect("it has just ended").outcome.clone();
         let (status, reason) = match outcome {
             Outcome::Answered(answer) => {
-                self.answer_with(now, &name, &reply_to, answer.0, wait, output);
+                self.answer_with(now, &request, &request.reply_to, answer.0, wait, output);
                 return;
             }
             Outcome::TimedOut(detail) => (Status::Timeout, detail),
             Outcome::AggregationFailed(detail) => (Status::AggregationFailed, detail),
         };
-        let request = RequestName { reply_to, ..name };
         self.answer(now, Owed { request, status, reason, after: wait }, output);
     }
 

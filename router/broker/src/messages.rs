@@ -63,8 +63,12 @@ pub(crate) struct RequestName {
 impl RequestName {
     /// The message's name, if it is a request.
     pub(crate) fn of(message: &Message) -> Option<RequestName> {
-        let reply_to = text(message.reply_to()?);
-        Some(RequestName { topic: text(message.topic()), id: text(message.id()), reply_to })
+        Some(RequestName::answered_at(message, text(message.reply_to()?)))
+    }
+
+    /// The name of a message that is answered there, whether it said so itself or one that repeated it did.
+    pub(crate) fn answered_at(message: &Message, reply_to: String) -> RequestName {
+        RequestName { topic: text(message.topic()), id: text(message.id()), reply_to }
     }
 }
 

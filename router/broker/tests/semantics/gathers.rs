@@ -60,6 +60,18 @@ fn quorum_ends_it_and_open_requests_are_withdrawn_the_leased_ones_too() {
 }
 
 #[test]
+fn requester_joins_a_gather_that_nobody_waited_for() {
+    let (mut world, inbox, [a, b]) = two(|_| {});
+    world.publish(draft("quote", "q1").payload("how much?"));
+    let (one, two) = (world.next(a), world.next(b));
+    assert!(world.publish(request("q1")).duplicate);
+    world.reply(1, "a", &one, "10");
+    world.reply(2, "b", &two, "9");
+    world.aggregate();
+    assert_eq!(received(&mut world, inbox).len(), 1);
+}
+
+#[test]
 fn aggregator_that_has_seen_enough_ends_it() {
     let (mut world, inbox, [a, b]) = two(|_| {});
     world.publish(request("q1"));

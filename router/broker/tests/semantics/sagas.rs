@@ -205,6 +205,17 @@ fn repeated_start_joins_and_the_latest_reply_topic_gets_the_outcome() {
 }
 
 #[test]
+fn requester_joins_a_saga_that_nobody_waited_for() {
+    let mut world = order(vec![saga_step("stock")]);
+    let inbox = inbox(&mut world, "$inbox.1.1");
+    world.publish(draft("order", "o1").payload("3 hats"));
+    world.restart();
+    assert!(world.publish(start("o1")).duplicate);
+    world.does("stock", "ok");
+    assert_eq!(received(&mut world, inbox), ["completed [stock=ok] undone []"]);
+}
+
+#[test]
 fn start_is_a_duplicate_long_after_the_dedup_window() {
     let steps = vec![step_with("stock", |step| step.timeout_ms = 86_400_000)];
     let mut world = World::steering(&[], &[], &[saga_with("order", steps, |it| it.timeout_ms = 86_400_000)]);
