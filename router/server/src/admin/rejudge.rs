@@ -4,7 +4,7 @@
 
 use chaski_broker::{Browsed, DeadReason, Operation, PublishError, QueueId, Sequence};
 use chaski_protocol::admin::Count;
-use chaski_protocol::{MAX_PAGE, Refusal};
+use chaski_protocol::{Code, MAX_PAGE, Refusal};
 
 use super::{messages, operate_refusal};
 use crate::driver::publish_refusal;
@@ -26,6 +26,7 @@ pub(super) struct Wanted<'a> {
 pub(super) async fn rejudge(shard: &Shard, wanted: &Wanted<'_>) -> Result<Count, Refusal> {
     let letters = format!("{}.dlq", wanted.source);
     let mut count = Count { count: 0, stopped: None };
+    let mut copies = false;
     let mut after = Sequence(0);
     let mut seen = 0;
     // A letter that dies again lies behind those that were there, and is not seen again.
@@ -47,6 +48,10 @@ pub(super) async fn rejudge(shard: &Shard, wanted: &Wanted<'_>) -> Result<Count,
             if !wanted.takes(&browsed, head.id.as_bytes()) {
                 continue;
             }
+            if browsed.dead.as_ref().is_some_and(|info| is_copy(info.reason)) {
+                copies = true;
+                continue;
+            }
             let subject = Subject::new(message::to_broker(&block, &head), &head, payload_at);
             match one(shard, wanted, browsed.sequence, subject).await {
                 Ok(None) => count.count += 1,
@@ -59,7 +64,17 @@ pub(super) async fn rejudge(shard: &Shard, wanted: &Wanted<'_>) -> Result<Count,
             }
         }
     }
+    if count.count == 0 && copies {
+        let detail = "dead letters of gathers and sagas are copies to look at, and don't go back: purge them; a parked saga goes on by \
+                      `chaski saga retry`";
+        return Err(Refusal::new(Code::NotAllowed, detail));
+    }
     Ok(count)
+}
+
+/// Letters of gathers and sagas that failed: the broker lets none of them back.
+fn is_copy(reason: DeadReason) -> bool {
+    matches!(reason, DeadReason::AggregationFailed | DeadReason::CompensationFailed)
 }
 
 impl Wanted<'_> {

@@ -25,6 +25,10 @@ mod module_kinds;
 mod modules;
 mod swaps;
 
+mod gathers;
+mod sagas;
+mod undone;
+
 mod certificates;
 mod crashes;
 mod data_directory;
