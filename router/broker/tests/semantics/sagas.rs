@@ -207,9 +207,9 @@ fn repeated_start_joins_and_the_latest_reply_topic_gets_the_outcome() {
 #[test]
 fn requester_joins_a_saga_that_nobody_waited_for() {
     let mut world = order(vec![saga_step("stock")]);
-    let inbox = inbox(&mut world, "$inbox.1.1");
     world.publish(draft("order", "o1").payload("3 hats"));
     world.restart();
+    let inbox = inbox(&mut world, "$inbox.1.1");
     assert!(world.publish(start("o1")).duplicate);
     world.does("stock", "ok");
     assert_eq!(received(&mut world, inbox), ["completed [stock=ok] undone []"]);
