@@ -297,6 +297,15 @@ async fn kills_in_mid_saga_and_mid_gather_do_nothing_twice_and_leave_nothing_hal
     let (count, mut counted) = watch::channel(0);
     let client = world.client().await;
     let loading = tokio::spawn(load(client.clone(), stopped, count));
+    // A client that only waits finds out at its next keep-alive, after up to 10 s, that its router has died. This one always has
+    // something to say.
+    let talking = client.clone();
+    staff.spawn(async move {
+        loop {
+            talking.publish_datagram(Message::new("tick", "")).ok();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
 
     for _ in 0..kills {
         let goal = *counted.borrow() + 1 + world.chances.below(12);
