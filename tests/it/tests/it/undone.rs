@@ -228,7 +228,7 @@ enum Event {
 }
 
 async fn one(client: Client, number: u64) -> Event {
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let id = format!("q-{number}");
         let request = Message::new("quotes.request", "a potato").id(&id);
         let answer = client.request(request).timeout(chaski_it::PATIENCE).await;
