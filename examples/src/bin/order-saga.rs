@@ -54,11 +54,8 @@ async fn work(client: &Client, books: &Books) -> Result<(), ConsumeError> {
         let worker = async |step: &Delivery| {
             let order = orders::of(step);
             let new = books.enter(&step.idempotency_key(), account, orders::amount(&order, what))?;
-            if new && orders::amount(&order, "soles").is_multiple_of(6) {
-                Err("no answer".to_owned())
-            } else {
-                Ok(())
-            }
+            let dies = new && orders::amount(&order, "soles").is_multiple_of(6);
+            if dies { Err("no answer".to_owned()) } else { Ok(()) }
         };
         client.consume(queue).await?.once(books, 8, worker).await
     };
