@@ -103,7 +103,7 @@ fn an_aggregator_is_refused_where_a_filter_is_asked_for() {
     let rules = router.setup().path("aggregator.toml");
     std::fs::write(&rules, "[queue.t]\nfilters = [\"collect\"]\n").expect("written");
     let refused =
-        router.cli(&["rules", "apply", rules.to_str().expect("a plain path")]).refused("module_failed");
-    let sentence = "the module is an aggregator, and a filter is needed here";
+        router.cli(&["rules", "apply", rules.to_str().expect("a plain path")]).refused("rules_invalid");
+    let sentence = "`queue.t.filters[0]` takes a filter, and module `collect` is an aggregator";
     assert!(refused.error().contains(sentence), "{}", refused.error());
 }
