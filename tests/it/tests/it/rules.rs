@@ -48,7 +48,7 @@ fn a_right_document_checks_without_a_router() {
     let path = chaski_it::root().join("examples/rules/earthquakes.toml");
     let path = path.to_str().expect("a plain path");
     let check = chaski_it::run(setup.command(&["rules", "check", path, "--json"]), b"").ok().one();
-    assert_eq!(check["queues"], 15);
+    assert_eq!(check["queues"], 23);
     let schema = chaski_it::run(setup.command(&["rules", "schema"]), b"").ok();
     let schema: serde_json::Value = serde_json::from_str(&schema.stdout).expect("a JSON Schema is JSON");
     assert!(schema.to_string().contains("max_deliver"));
