@@ -44,7 +44,9 @@ fn rules() -> String {
     }
     rules += "]\n";
     for queue in queues.chain(SUPPLIERS) {
-        rules += &format!("[queue.\"{queue}\"]\nmax_deliver = 1000\nbackoff = [\"5ms\"]\n");
+        // Answers are remembered for as long as the test may take.
+        rules +=
+            &format!("[queue.\"{queue}\"]\nmax_deliver = 1000\nbackoff = [\"5ms\"]\ndedup_window = \"2h\"\n");
     }
     rules
 }
