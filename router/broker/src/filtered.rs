@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use crate::begins::Begin;
+use crate::begins::{Begin, Scatter};
 use crate::broker::Broker;
 use crate::command::Targets;
 use crate::config::Durability;
@@ -96,6 +96,14 @@ impl Routed {
 }
 
 impl Sorted {
+    /// The scatters of the gathers that it begins.
+    pub(crate) fn scatters(&self) -> impl Iterator<Item = &Scatter> {
+        self.results.iter().flat_map(|result| &result.begins).filter_map(|begin| match begin {
+            Begin::Gather(scatter) => Some(&**scatter),
+            Begin::Saga(..) => None,
+        })
+    }
+
     /// Copies that queues, subscriptions, scatters and sagas take.
     pub(crate) fn routed(&self) -> u32 {
         self.results.iter().map(Routed::takers).sum::<usize>() as u32
@@ -264,7 +272,7 @@ impl Broker {
         }
         let durability = self.strongest_of(&sorted);
         let targets: SmallVec<[QueueId; 8]> = sorted.targets().collect();
-        let window_ms = self.window_ms(&targets);
+        let window_ms = self.window_ms(&targets).max(self.gathers_window_ms(&sorted));
         if let (Some(request), Some(reply)) = (sorted.answers, sorted.results.first()) {
             self.requests.answered(request, &reply.message, &self.rules.limits);
         }

@@ -12,6 +12,7 @@ use crate::codec::Kept;
 use crate::command::{Aggregated, DiskState, ModuleFailure, Targets};
 use crate::config::Durability;
 use crate::effect::{Aggregate, AggregateCall, Effect, GatherEnd, Held, Output, PublishError, Wait};
+use crate::filtered::Sorted;
 use crate::gather::{Ended, Event, Gather, GatherFact, Listener, Next, Outcome, Phase, Stand, next};
 use crate::ids::{ConnectionId, Millis, QueueId, Sequence, SubscriptionId};
 use crate::judging::JudgeError;
@@ -475,6 +476,13 @@ impl Broker {
     fn gather_window_ms(&self, number: Sequence) -> u64 {
         let queues = self.gather_row(number).recipients.iter().filter_map(|recipient| recipient.queue);
         self.window_ms(&queues.collect::<Vec<_>>())
+    }
+
+    /// How long the id of what begins these gathers is remembered: until their answers are forgotten, at the latest.
+    pub(crate) fn gathers_window_ms(&self, sorted: &Sorted) -> u64 {
+        let windows =
+            sorted.scatters().map(|scatter| scatter.settings.timeout_ms + self.window_ms(&scatter.queues));
+        windows.max().unwrap_or(0)
     }
 
     /// Sends the requester what it is owed, unless somebody else answered it before.

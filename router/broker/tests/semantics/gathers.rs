@@ -60,6 +60,36 @@ fn quorum_ends_it_and_open_requests_are_withdrawn_the_leased_ones_too() {
 }
 
 #[test]
+fn request_is_a_duplicate_for_as_long_as_its_gather_is_remembered() {
+    let scatter = scatter_with("quote", &["a", "b"], |it| it.timeout_ms = 3_600_000);
+    let mut world = World::steering(&[], &[scatter], &[]);
+    let inbox = inbox(&mut world, "$inbox.1.1");
+    world.publish(request("q1"));
+    world.advance(1_800_000);
+    assert!(world.publish(request("q1")).duplicate, "it is open");
+    let [a, b] = [world.attach("a", 8), world.attach("b", 8)];
+    let (one, two) = (world.next(a), world.next(b));
+    world.reply(1, "a", &one, "10");
+    world.reply(1, "b", &two, "20");
+    world.aggregate();
+    world.advance(100_000);
+    assert!(world.publish(request("q1")).duplicate, "its answer is remembered");
+    assert_eq!(received(&mut world, inbox), ["begin a b, a: 10, b: 20 (2/2/0)"; 2]);
+}
+
+#[test]
+fn requester_joins_a_gather_that_nobody_waited_for() {
+    let (mut world, inbox, [a, b]) = two(|_| {});
+    world.publish(draft("quote", "q1").payload("how much?"));
+    let (one, two) = (world.next(a), world.next(b));
+    assert!(world.publish(request("q1")).duplicate);
+    world.reply(1, "a", &one, "10");
+    world.reply(1, "b", &two, "20");
+    world.aggregate();
+    assert_eq!(received(&mut world, inbox), ["begin a b, a: 10, b: 20 (2/2/0)"]);
+}
+
+#[test]
 fn aggregator_that_has_seen_enough_ends_it() {
     let (mut world, inbox, [a, b]) = two(|_| {});
     world.publish(request("q1"));
