@@ -195,8 +195,7 @@ impl Broker {
     ) {
         let saga = self.saga_row(number);
         let settings = saga.step(step);
-        let name =
-            if undo { settings.compensate.as_deref().unwrap_or(&settings.queue) } else { &settings.queue };
+        let name = settings.queue_for(undo).expect("a plan has only steps that can be undone");
         let due = now.after(settings.timeout_ms);
         let Some(id) = self.queues.id(name) else {
             let reason = format!("there is no queue `{name}`");
@@ -276,8 +275,7 @@ impl Broker {
         let found = saga.runs.iter().position(|run| run.attempt.is_some_and(|it| it.sequence == sequence));
         let Some(step) = found.map(|step| step as u16) else { return Durability::Memory };
         let undo = saga.runs[step as usize].attempt.is_some_and(|attempt| attempt.undo);
-        let settings = saga.step(step);
-        let name = if undo { settings.compensate.as_deref() } else { Some(&*settings.queue) };
+        let name = saga.step(step).queue_for(undo);
         if name.and_then(|name| self.queues.id(name)) != Some(queue) {
             return Durability::Memory;
         }
@@ -379,10 +377,7 @@ impl Broker {
                 let steps = saga.following();
                 self.go(now, number, steps, None, output);
             }
-            Next::Jump => {
-                let step = step.expect("the compensator named a step");
-                self.go(now, number, vec![step], None, output);
-            }
+            Next::Jump => unreachable!("the step that a compensator chose is sent with its payload"),
             Next::Repeat => self.repeat_steps(now, number, event, output),
             Next::Compensate => {
                 let cause = saga.blame(event, why);
@@ -509,8 +504,7 @@ impl Broker {
     ) -> bool {
         self.owners.disown(sequence);
         self.sagas.settled(sequence, Settled::Withdrawn);
-        let settings = self.saga_row(number).step(step);
-        let name = if undo { settings.compensate.as_deref() } else { Some(&*settings.queue) };
+        let name = self.saga_row(number).step(step).queue_for(undo);
         let id = name.and_then(|name| self.queues.id(name));
         // Where it is gone, nobody knows whether somebody had it.
         id.and_then(|id| self.withdraw(id, sequence, output)).unwrap_or(true)
@@ -738,8 +732,7 @@ impl Broker {
             for (step, attempt) in attempts.into_iter().enumerate() {
                 let Some(attempt) = attempt.filter(|attempt| attempt.sequence.0 > 0) else { continue };
                 let saga = self.saga_row(number);
-                let settings = saga.step(step as u16);
-                let name = if attempt.undo { settings.compensate.as_deref() } else { Some(&*settings.queue) };
+                let name = saga.step(step as u16).queue_for(attempt.undo);
                 let queue = name.and_then(|name| self.queues.id(name)).and_then(|id| self.queues.get(id));
                 if queue.is_some_and(|queue| queue.entries.contains(attempt.sequence.0)) {
                     self.owners.own(attempt.sequence, Owner::Saga(number));

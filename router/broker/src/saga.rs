@@ -583,7 +583,8 @@ impl Saga {
             SagaFact::Asked { cause: Some(SagaCause::Step { step, .. }) } => known(step),
             SagaFact::Planned { cause, steps } => {
                 let blamed = if let SagaCause::Step { step, .. } = cause { known(step) } else { true };
-                blamed && steps.iter().all(|(step, _)| known(step))
+                let undoable = |step: &u16| known(step) && self.step(*step).compensate.is_some();
+                blamed && steps.iter().all(|(step, _)| undoable(step))
             }
             SagaFact::Asked { .. }
             | SagaFact::Parked { .. }

@@ -43,6 +43,13 @@ pub struct StepSettings {
     pub payload: StepPayload,
 }
 
+impl StepSettings {
+    /// The queue that does the step, or that undoes it; `None`: there is nothing to undo.
+    pub(crate) fn queue_for(&self, undo: bool) -> Option<&str> {
+        if undo { self.compensate.as_deref() } else { Some(&self.queue) }
+    }
+}
+
 /// What a step's message carries.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum StepPayload {

@@ -212,7 +212,10 @@ impl Restored {
                 && blamed
                 && row.current.iter().chain(&row.acks).all(|step| known(*step))
                 && row.payloads.iter().all(|(step, _)| known(*step))
-                && row.plan.iter().all(|(step, _)| known(*step))
+                && row
+                    .plan
+                    .iter()
+                    .all(|(step, _)| known(*step) && settings.steps[*step as usize].compensate.is_some())
                 && row.timeline.iter().all(|line| line.step.is_none_or(known))
                 && !row.timeline.is_empty()
                 && row.phase.is_over() == row.until.is_some();

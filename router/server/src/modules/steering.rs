@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaski_broker::{
-    Advice, Advise, Aggregate, AggregateCall, Aggregated, Command, GatherEnd, ModuleFailure, ModuleUse,
-    SagaCause, SagaSettings, ScatterSettings, Sequence, StepOutcome,
+    Advice, Advise, Aggregate, AggregateCall, Aggregated, Command, GatherEnd, Millis, ModuleFailure,
+    ModuleUse, SagaCause, SagaSettings, ScatterSettings, Sequence, StepOutcome,
 };
 use chaski_modules::{Answered, Busy, Course, GatherEvent, History, Plan, Request, SagaStep, StepState};
 use chaski_protocol::Head;
@@ -284,8 +284,8 @@ impl States {
             None => None,
         };
         let outcome = match (what, begun) {
-            (AggregateCall::Begin { request, recipients, .. }, _) => {
-                let request = request_of(&request);
+            (AggregateCall::Begin { request, at, recipients }, _) => {
+                let request = request_of(&request, at);
                 made(module, || aggregator.begin(&request, &recipients)).map(|state| (state, false))
             }
             (AggregateCall::Finish { why }, Some(state)) => {
@@ -397,15 +397,15 @@ fn history(call: &Advise) -> History {
         saga: call.name.clone(),
         id: call.id.clone(),
         now_ms: call.now.0,
-        input: request_of(&call.input),
+        input: request_of(&call.input, call.began_at),
         steps: steps.collect(),
         cause,
         retries: call.retries,
     }
 }
 
-/// A message's block as a module sees it.
-fn request_of(block: &Bytes) -> Request {
+/// A message's block, that the router took then, as a module sees it.
+fn request_of(block: &Bytes, at: Millis) -> Request {
     let (head, payload) = decoded(block);
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     Request {
@@ -415,7 +415,7 @@ fn request_of(block: &Bytes) -> Request {
         headers: head.headers.iter().map(owned).collect(),
         payload: payload.to_vec(),
         priority: head.priority,
-        timestamp_ms: head.timestamp_ms,
+        timestamp_ms: at.0,
     }
 }
 
