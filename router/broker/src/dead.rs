@@ -221,3 +221,12 @@ pub(crate) fn tell(output: &mut Output, event: Event) {
 pub(crate) fn shorten(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_DETAIL)]
 }
+
+/// `sha256:HEX`.
+pub(crate) fn digest_text(digest: &[u8; 32]) -> String {
+    use std::fmt::Write;
+    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,56 +1,30 @@
 //! Gathers under way: how one begins, what each reply and failure does, how it ends, and what it is owed after a start. What
 //! follows from which event stands in `gather.rs`; here it is carried out.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::begins::Scatter;
 use crate::broker::{Broker, TIMEOUT_BUDGET};
 use crate::codec::Kept;
 use crate::command::{Aggregated, DiskState, ModuleFailure, Targets};
 use crate::config::Durability;
+use crate::dead::digest_text;
 use crate::effect::{Aggregate, AggregateCall, Effect, GatherEnd, Held, Output, PublishError, Wait};
 use crate::filtered::Sorted;
-use crate::gather::{Ended, Event, Gather, GatherFact, Listener, Next, Outcome, Phase, Stand, next};
-use crate::ids::{ConnectionId, Millis, QueueId, Sequence, SubscriptionId};
+use crate::gather::{Event, Gather, GatherFact, Listener, Next, Outcome, Phase, Stand, next};
+use crate::ids::{Millis, QueueId, Sequence, SubscriptionId};
 use crate::judging::JudgeError;
 use crate::message::{AnswerMessage, AskedMessage, DeadInfo, DeadReason, Message, Own, Status};
 use crate::messages::RequestName;
 use crate::owners::{Departed, Left, Owner};
 use crate::publish::Plan;
 use crate::record::Record;
+use crate::replies::GATHER_QUEUE;
 use crate::requests::Owed;
 use crate::room::Room;
-use crate::scatter_settings::{Late, Recipients, ScatterSettings};
+use crate::scatter_settings::{Recipients, ScatterSettings};
 use crate::stillborn::Letter;
 use crate::timers::GATHERS;
-use crate::transactions::Ack;
-
-/// How the topics begin that replies to gathers go to; the gather's number follows, and for a subscription its place.
-const GATHER_QUEUE: &str = "$inbox.gather.";
-
-/// What a reply to a gather finds.
-#[derive(Clone, Debug)]
-pub(crate) struct Replied {
-    pub(crate) gather: Sequence,
-    /// Those that were asked of whom it may be: a worker may hold the requests of several queues.
-    pub(crate) recipients: SmallVec<[u16; 2]>,
-}
-
-/// Who sends a publish: what a reply to a gather is known by.
-#[derive(Copy, Clone)]
-pub(crate) enum Sender<'a> {
-    Connection(Option<ConnectionId>),
-    /// A transaction that acks these.
-    Transaction(&'a [Ack]),
-}
-
-/// Whether a message goes to a gather queue.
-pub(crate) fn is_gather_reply(message: &Message) -> bool {
-    message.topic().starts_with(GATHER_QUEUE.as_bytes())
-}
 
 impl Broker {
     /// Whether a gather of this scatter may begin.
@@ -152,7 +126,7 @@ impl Broker {
     }
 
     /// A gather that is known to exist.
-    fn gather_row(&self, number: Sequence) -> &Gather {
+    pub(crate) fn gather_row(&self, number: Sequence) -> &Gather {
         self.gathers.get(number).expect("the caller found this gather before")
     }
 
@@ -170,107 +144,15 @@ impl Broker {
     }
 
     /// See [`Broker::commit_gather`]; for one that has begun.
-    fn note_gather(&mut self, now: Millis, number: Sequence, fact: GatherFact, output: &mut Output) -> Wait {
-        let durability = self.gather_row(number).settings.durability;
-        self.commit_gather(now, number, durability, fact, output)
-    }
-
-    /// The gather that this message replies to.
-    pub(crate) fn replied(&mut self, message: &Message, sender: Sender<'_>) -> Option<Replied> {
-        let rest = message.topic().strip_prefix(GATHER_QUEUE.as_bytes())?;
-        let rest = std::str::from_utf8(rest).ok()?;
-        let (number, place) = match rest.split_once('.') {
-            Some((number, place)) => (number, Some(place)),
-            None => (rest, None),
-        };
-        let gather = Sequence(number.parse().ok()?);
-        let Some(found) = self.gathers.get(gather) else {
-            return Some(Replied { gather, recipients: SmallVec::new() });
-        };
-        let asked = found.asked;
-        if let Some(place) = place {
-            let is_subscription =
-                |place: &u16| found.recipients.get(*place as usize).is_some_and(|one| one.queue.is_none());
-            let recipients = place.parse().ok().filter(is_subscription).into_iter().collect();
-            return Some(Replied { gather, recipients });
-        }
-        let queues = found.recipients.iter().map(|recipient| recipient.queue).enumerate();
-        let queues: SmallVec<[(u16, QueueId); 8]> =
-            queues.filter_map(|(place, queue)| Some((place as u16, queue?))).collect();
-        let mut holds = |queue: QueueId| match sender {
-            Sender::Transaction(acks) => acks.iter().any(|ack| ack.queue == queue && ack.sequence == asked),
-            Sender::Connection(connection) => connection.is_some_and(|connection| {
-                self.lease_of(queue, asked)
-                    .is_some_and(|lease| self.holder(queue, asked, lease, connection).is_some())
-            }),
-        };
-        let recipients =
-            queues.into_iter().filter(|(_, queue)| holds(*queue)).map(|(place, _)| place).collect();
-        Some(Replied { gather, recipients })
-    }
-
-    /// How durable a reply to this gather is.
-    pub(crate) fn reply_durability(&self, replied: &Replied) -> Durability {
-        let Some(gather) = self.gathers.get(replied.gather) else { return Durability::Memory };
-        let awaited = replied.recipients.iter().any(|place| gather.awaits(*place));
-        // What comes late may become a letter.
-        if awaited || gather.settings.late == Late::Drop {
-            gather.settings.durability
-        } else {
-            Durability::Fsync
-        }
-    }
-
-    /// A reply came. Whether somebody waited for it, and what its confirmation waits for.
-    pub(crate) fn take_reply(
+    pub(crate) fn note_gather(
         &mut self,
         now: Millis,
-        replied: Replied,
-        reply: Message,
+        number: Sequence,
+        fact: GatherFact,
         output: &mut Output,
-    ) -> (bool, Wait) {
-        let Replied { gather: number, recipients } = replied;
-        let awaits = |place: &u16| {
-            // The same reply once more is not the reply of the other recipient that this worker holds a request of.
-            let gather = self.gathers.get(number);
-            gather.is_some_and(|gather| gather.awaits(*place) && !gather.has_reply(reply.id()))
-        };
-        let Some(recipient) = recipients.into_iter().find(awaits) else {
-            return (false, self.late_reply(now, number, reply, output));
-        };
-        let reply = Message { body: Bytes::copy_from_slice(&reply.body), fields: reply.fields };
-        let fact = GatherFact::Replied { recipient, reply: Kept(reply.clone()) };
-        let wait = self.note_gather(now, number, fact, output);
-        let name = self.gather_row(number).recipients[recipient as usize].name.to_string();
-        let call = AggregateCall::Reply { recipient: name, at: now, reply: reply.body };
-        self.call_aggregator(number, call, output);
-        self.gather_event(now, number, Event::Replied, output);
-        (true, wait)
-    }
-
-    /// Nobody waits for this reply, or it comes from nobody that was asked and has the request.
-    fn late_reply(&mut self, now: Millis, number: Sequence, reply: Message, output: &mut Output) -> Wait {
-        self.gathers.late += 1;
-        self.requests.late += 1;
-        let Some(gather) = self.gathers.get(number) else { return Wait::NOTHING };
-        if gather.settings.late == Late::DeadLetter
-            && !self.disk_full_for(crate::queues::CHASKI)
-            && !self.out_of_numbers()
-        {
-            let late = match gather.phase {
-                Phase::Open => "this reply was not its recipient's first, or came without a lease",
-                Phase::Finishing(_) | Phase::Ended => "this reply came after its gather had ended",
-            };
-            let info = DeadInfo {
-                reason: DeadReason::Expired,
-                detail: late.to_owned(),
-                scatter: Some(gather.scatter.to_string()),
-                ..DeadInfo::at(now)
-            };
-            self.lay(now, Letter::of_no_queue(reply, info), None, output);
-            return Wait { position: self.position, durability: Durability::Fsync };
-        }
-        Wait::NOTHING
+    ) -> Wait {
+        let durability = self.gather_row(number).settings.durability;
+        self.commit_gather(now, number, durability, fact, output)
     }
 
     /// A recipient failed, if its answer was still awaited.
@@ -367,7 +249,7 @@ impl Broker {
     }
 
     /// Does what the table says.
-    fn gather_event(&mut self, now: Millis, number: Sequence, event: Event, output: &mut Output) {
+    pub(crate) fn gather_event(&mut self, now: Millis, number: Sequence, event: Event, output: &mut Output) {
         let gather = self.gather_row(number);
         match next(gather.phase, event, gather.tally()) {
             Next::Stay | Next::Ignore => {}
@@ -551,7 +433,7 @@ impl Broker {
         }
     }
 
-    fn call_aggregator(&mut self, number: Sequence, what: AggregateCall, output: &mut Output) {
+    pub(crate) fn call_aggregator(&mut self, number: Sequence, what: AggregateCall, output: &mut Output) {
         let mut call = 0;
         self.gathers.change(number, |gather| {
             call = gather.call;
@@ -619,11 +501,6 @@ impl Broker {
         self.gathers.expire(now, most, budget, hash)
     }
 
-    /// Replies that came when no gather waited for them, since the start.
-    pub fn gather_replies_late(&self) -> u64 {
-        self.gathers.late
-    }
-
     /// Hands an answer to a requester, unless somebody did before.
     pub(crate) fn answer_with(
         &mut self,
@@ -642,131 +519,5 @@ impl Broker {
         self.requests.answered(hash, &answer, &self.rules.limits);
         let plan = Plan { after: wait, ..self.resolve(reply_to) };
         self.store_own(now, answer, plan, output);
-    }
-}
-
-/// `sha256:HEX`.
-pub(crate) fn digest_text(digest: &[u8; 32]) -> String {
-    use std::fmt::Write;
-    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// What facts do to gathers: a part of `apply`, so it decides nothing.
-mod facts {
-    use super::*;
-    use crate::apply::ApplyError;
-    use crate::gather::Recipient;
-
-    impl Broker {
-        pub(crate) fn apply_gather(
-            &mut self,
-            number: Sequence,
-            at: Millis,
-            fact: &GatherFact,
-        ) -> Result<(), ApplyError> {
-            if let GatherFact::Begun { scatter, request, asked, recipients } = fact {
-                return self.apply_gather_begun(number, at, scatter, request, *asked, recipients);
-            }
-            let found = self.gathers.get(number).filter(|gather| gather.phase != Phase::Ended);
-            let gather = found.ok_or(ApplyError::Gather(number))?;
-            if let GatherFact::Replied { recipient, .. } | GatherFact::Failed { recipient, .. } = fact
-                && !gather.awaits(*recipient)
-            {
-                return Err(ApplyError::Gather(number));
-            }
-            self.gathers.change(number, |gather| match fact.clone() {
-                GatherFact::Begun { .. } => unreachable!("it was handled before"),
-                GatherFact::Replied { recipient, reply } => {
-                    gather.recipients[recipient as usize].stand =
-                        Stand::Answered { at, reply: Some(Box::new(reply)) };
-                    gather.events.push(recipient);
-                }
-                GatherFact::Failed { recipient, reason } => {
-                    gather.recipients[recipient as usize].stand = Stand::Failed { at, reason };
-                    gather.events.push(recipient);
-                }
-                GatherFact::Moved { reply_to } => gather.reply_to = Some(reply_to.into_boxed_str()),
-                GatherFact::Finishing { why } => {
-                    gather.phase = Phase::Finishing(why);
-                    gather.fall_silent();
-                }
-                GatherFact::Ended { outcome, until } => {
-                    gather.phase = Phase::Ended;
-                    gather.fall_silent();
-                    gather.forget_bodies();
-                    gather.ended = Some(Ended { outcome, until });
-                }
-            });
-            Ok(())
-        }
-
-        fn apply_gather_begun(
-            &mut self,
-            number: Sequence,
-            at: Millis,
-            scatter: &str,
-            request: &Kept,
-            asked: Sequence,
-            recipients: &[(Option<QueueId>, String)],
-        ) -> Result<(), ApplyError> {
-            let settings = self.rules.scatter(scatter).ok_or(ApplyError::Gather(number))?.clone();
-            if self.gathers.get(number).is_some() || number.0 == 0 || recipients.len() > u16::MAX as usize {
-                return Err(ApplyError::Number(number.0));
-            }
-            self.draw_through(number.0)?;
-            let recipients = recipients.iter().map(|(queue, name)| Recipient {
-                queue: *queue,
-                name: queue
-                    .and_then(|id| self.queues.get(id))
-                    .map_or_else(|| Arc::from(&**name), |it| it.name.clone()),
-                stand: Stand::Asked,
-            });
-            let request = request.0.clone();
-            let hash = self.hash_key.message(request.topic(), request.id());
-            let reply_to =
-                request.reply_to().map(|bytes| String::from_utf8_lossy(bytes).into_owned().into_boxed_str());
-            let gather = Gather {
-                scatter: scatter.into(),
-                settings,
-                reply_to,
-                request,
-                asked,
-                began_at: at,
-                recipients: recipients.collect(),
-                events: Vec::new(),
-                phase: Phase::Open,
-                ended: None,
-                call: 0,
-            };
-            self.gathers.insert(number, hash, gather);
-            if self.live {
-                self.owners.own(asked, Owner::Gather(number));
-            }
-            Ok(())
-        }
-    }
-
-    impl Gather {
-        /// Whoever has not answered by now stays silent.
-        fn fall_silent(&mut self) {
-            for recipient in &mut self.recipients {
-                if recipient.stand == Stand::Asked {
-                    recipient.stand = Stand::Silent;
-                }
-            }
-        }
-
-        /// What was needed for the answer only. Of the request its name is left.
-        fn forget_bodies(&mut self) {
-            self.request = self.request.head_only();
-            for recipient in &mut self.recipients {
-                if let Stand::Answered { reply, .. } = &mut recipient.stand {
-                    *reply = None;
-                }
-            }
-        }
     }
 }

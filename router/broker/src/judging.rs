@@ -11,10 +11,10 @@ use crate::effect::{
     Confirmation, Effect, Held, JudgedOutcome, Output, PublishError, TransactionError, Wait,
 };
 use crate::filtered::{Filtered, Way};
-use crate::gathering::Sender;
 use crate::ids::{JobId, Millis, PublisherId, Ticket};
 use crate::message::Message;
 use crate::publish::{Judged, Offer, confirm};
+use crate::replies::Sender;
 use crate::room::Room;
 use crate::states::StateWrite;
 

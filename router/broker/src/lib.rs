@@ -16,10 +16,14 @@ mod views;
 
 mod broker;
 
+mod attempts;
 mod begins;
 mod coordinating;
+mod gather_facts;
 mod gathering;
+mod outcomes;
 mod owners;
+mod replies;
 mod steering;
 mod viewing;
 

@@ -9,10 +9,10 @@ use crate::config::Durability;
 use crate::dedup::Entry as Remembered;
 use crate::effect::{Confirmation, Effect, Held, Output, PublishError, Wait};
 use crate::filtered::{Filtered, Outgoing, Sorted, Way};
-use crate::gathering::{Replied, Sender};
 use crate::ids::{Millis, Position, PublisherId, QueueId, RulesVersion, Sequence, SubscriptionId};
 use crate::message::Message;
 use crate::record::Record;
+use crate::replies::{Replied, Sender};
 use crate::requests::Asked;
 use crate::room::Room;
 

@@ -8,13 +8,13 @@ use crate::broker::Broker;
 use crate::command::{DiskState, Transaction};
 use crate::config::Durability;
 use crate::effect::{Confirmation, Output, PublishError, TransactionError, Wait};
-use crate::gathering::{Sender, is_gather_reply};
 use crate::ids::{ConnectionId, Lease, Millis, QueueId, Sequence};
 use crate::judging::{answer, spare};
 use crate::message::Message;
 use crate::pages::PageMap;
 use crate::publish::{Judged, Offer};
 use crate::record::Record;
+use crate::replies::{Sender, is_gather_reply};
 use crate::room::Room;
 
 /// Outcomes of transactions kept at most; beyond it the oldest go early.
