@@ -6,11 +6,14 @@ use smallvec::SmallVec;
 
 use crate::broker::Broker;
 use crate::codec::Kept;
+use crate::command::DiskState;
 use crate::config::Durability;
 use crate::effect::{AggregateCall, Output, Wait};
 use crate::gather::{Event, GatherFact, Phase};
 use crate::ids::{ConnectionId, Millis, QueueId, Sequence};
 use crate::message::{DeadInfo, DeadReason, Message};
+use crate::publish::LEAST_WINDOW_MS;
+use crate::record::Record;
 use crate::scatter_settings::Late;
 use crate::stillborn::Letter;
 use crate::transactions::Ack;
@@ -136,6 +139,30 @@ impl Broker {
             return Wait { position: self.position, durability: Durability::Fsync };
         }
         Wait::NOTHING
+    }
+
+    /// Replies of a transaction that is refused, since a lease of it is lost. Those whose gather has withdrawn its requests come late, and are
+    /// kept once, however often the transaction comes again.
+    pub(crate) fn come_late(&mut self, now: Millis, replies: Vec<Message>, output: &mut Output) {
+        for reply in replies {
+            let Some(Replied { gather, .. }) = self.replied(&reply, Sender::Connection(None)) else {
+                continue;
+            };
+            let Some(found) = self.gathers.get(gather).filter(|gather| gather.phase != Phase::Open) else {
+                continue;
+            };
+            let kept = found.settings.late == Late::DeadLetter && self.disk != DiskState::Full;
+            let hash = self.hash_key.message(reply.topic(), reply.id());
+            if kept && self.dedup.check(hash, now).is_some() {
+                continue;
+            }
+            self.late_reply(now, gather, reply, output);
+            if !kept {
+                continue;
+            }
+            let (sequence, window_ms, durability) = (Sequence(0), LEAST_WINDOW_MS, Durability::Fsync);
+            self.commit(Record::Remembered { hash, sequence, at: now, window_ms, durability }, true, output);
+        }
     }
 
     /// Replies that came when no gather waited for them, since the start.

@@ -102,9 +102,16 @@ impl Broker {
             return;
         }
         let Some(transaction) = self.begin_transaction(now, hash, transaction, output) else { return };
+        let replies = transaction.publishes.iter().map(|(message, ..)| message);
+        let replies: Vec<Message> = replies.filter(|message| is_gather_reply(message)).cloned().collect();
         let (wait, outcome) = match self.try_transact(now, transaction, Room::new(self.disk), output) {
             Ok((confirmations, wait)) => (wait, Ok(confirmations)),
-            Err(error) => (Wait::NOTHING, Err(error)),
+            Err(error) => {
+                if matches!(error, TransactionError::LeaseLost(_)) {
+                    self.come_late(now, replies, output);
+                }
+                (Wait::NOTHING, Err(error))
+            }
         };
         answer(publisher, number, outcome, wait, output);
     }

@@ -287,6 +287,42 @@ fn late_reply_that_acks_a_lost_lease_is_refused_whole() {
 }
 
 #[test]
+fn late_reply_of_a_refused_transaction_is_late_and_kept_once_where_the_rules_say_so() {
+    for (late, letters) in [(Late::Drop, 0), (Late::DeadLetter, 1)] {
+        let (mut world, _, [a, _]) = two(|it| it.late = late);
+        world.publish(request("q1"));
+        let one = world.next(a);
+        world.advance(30_000);
+        let reply = world.reply_to(&one, "r1", "10");
+        for restart in [false, true] {
+            // As the SDK sends it again, when it did not hear the answer.
+            let refused = world.transact("t", &[("a", &one)], &[(reply.clone(), false)]);
+            assert_eq!(refused, Err(TransactionError::LeaseLost(vec![0])));
+            assert_eq!(world.broker.gather_replies_late(), u64::from(!restart || late == Late::Drop));
+            assert_eq!(world.counts("chaski.dlq")[0], letters);
+            world.restart();
+        }
+    }
+}
+
+#[test]
+fn reply_whose_lease_ended_while_its_gather_is_open_is_not_late() {
+    let (mut world, inbox, [a, b]) = two(|it| it.late = Late::DeadLetter);
+    world.publish(request("q1"));
+    let (one, two) = (world.next(a), world.next(b));
+    world.nack_after(a, &one, 0);
+    let reply = world.reply_to(&one, "r1", "10");
+    let refused = world.transact("t", &[("a", &one)], &[(reply, false)]);
+    assert_eq!(refused, Err(TransactionError::LeaseLost(vec![0])));
+    assert_eq!(world.counts("chaski.dlq")[0], 0);
+    let again = world.next(a);
+    world.reply(1, "a", &again, "10");
+    world.reply(1, "b", &two, "20");
+    world.aggregate();
+    assert_eq!(received(&mut world, inbox), ["begin a b, a: 10, b: 20 (2/2/0)"]);
+}
+
+#[test]
 fn failing_aggregator_tells_the_requester_and_keeps_the_replies() {
     let (mut world, inbox, [a, b]) = two(|_| {});
     world.publish(request("q1"));

@@ -450,3 +450,24 @@ fn end(why: GatherEnd) -> chaski_modules::GatherEnd {
         GatherEnd::Timeout => chaski_modules::GatherEnd::Timeout,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::compose;
+
+    #[test]
+    fn a_module_sees_when_the_router_took_a_message_whatever_its_client_claims() {
+        let headers = vec![("region", "eu")];
+        let head = Head { topic: "t", id: "m", key: Some("k"), headers, timestamp_ms: 1, ..Head::default() };
+        let seen = request_of(&compose(&head, b"body").body, Millis(7));
+        assert_eq!(
+            (&*seen.topic, &*seen.id, seen.key.as_deref(), seen.timestamp_ms),
+            ("t", "m", Some("k"), 7)
+        );
+        assert_eq!(
+            (seen.headers, seen.payload),
+            (vec![("region".to_owned(), "eu".to_owned())], b"body".to_vec())
+        );
+    }
+}

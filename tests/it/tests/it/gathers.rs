@@ -279,6 +279,26 @@ async fn a_late_reply_is_dropped_or_kept_as_the_rules_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_answers_after_the_end_is_told_so_and_its_reply_is_kept_as_the_rules_say() {
+    for (late, kept) in [("drop", 0), ("dead-letter", 1)] {
+        let router = Router::with_rules(&rules(&format!("quorum = 1\nlate = \"{late}\"\ntimeout = \"1h\"")));
+        let client = router.client().await;
+        let asked = tokio::spawn({
+            let client = client.clone();
+            async move { ask(&client, "q-1").await }
+        });
+        let (_slow, request) = take(&client, "supplier-b").await;
+        supplier(&client, "supplier-a", Ok(12)).await;
+        asked.await.expect("it doesn't panic").expect("one is enough");
+        let told = request.reply(price(9)).await;
+        assert!(matches!(told, Err(chaski_client::ReplyError::LeaseLost)), "{told:?}");
+        let letters = router.all(&["dlq", "show", "chaski"]);
+        assert_eq!(letters.len(), kept, "late = {late}");
+        assert!(letters.iter().all(|letter| letter["payload"] == price(9)), "{letters:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn gathers_are_listed_and_counted() {
     let router = Router::with_rules(&rules("timeout = \"1h\""));
     let client = router.client().await;
