@@ -20,6 +20,7 @@ mod steering;
 mod straight;
 mod subject;
 mod trace;
+mod translate;
 mod versions;
 mod work;
 
