@@ -1,8 +1,6 @@
 //! The one place that changes the durable state: what each record does, live and in replay. It decides nothing; indexes and
 //! timers are kept only while the broker is live (a start rebuilds them).
 
-use std::sync::Arc;
-
 use crate::broker::Broker;
 use crate::config::Durability;
 use crate::effect::Wait;
@@ -94,7 +92,7 @@ impl Broker {
                 let outcome = Outcome {
                     until: at.after(*window_ms),
                     durability: *durability,
-                    confirmations: Arc::from(&confirmations[..]),
+                    confirmations: confirmations.clone(),
                 };
                 self.transactions.insert(*number, outcome);
                 Ok(())

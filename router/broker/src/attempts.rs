@@ -70,7 +70,7 @@ impl Broker {
             self.note_saga(now, number, SagaFact::Waits { step, undo, until: now.after(FULL_MS) }, output);
             return;
         }
-        let (sequence, _) = self.put(now, &message, [id].into(), None, output);
+        let (sequence, _) = self.put(now, message, [id].into(), None, output);
         self.note_saga(now, number, SagaFact::Sent { step, undo, attempt, sequence, due }, output);
         if !self.queues.queue(id).entries.contains(sequence.0) {
             let reason = "its queue was full of leased messages".to_owned();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::command::Targets;
 use crate::hash::HashKey;
 use crate::ids::{QueueId, RulesVersion};
+use crate::targets::Targets;
 use crate::trie::Trie;
 
 /// The patterns of every queue of one rules version, and every queue's name.
@@ -21,9 +21,6 @@ pub struct Bindings {
     places: Trie<u32>,
     /// The queue at each place.
     queues: Vec<QueueId>,
-    /// For each place the answer that names it alone: most topics reach one queue, and then nothing is allocated.
-    alone: Vec<Targets>,
-    nobody: Targets,
     /// A pattern names the router's own topics.
     reserved: bool,
 }
@@ -37,8 +34,6 @@ impl Bindings {
             names: BTreeMap::new(),
             places: Trie::new(key),
             queues: Vec::new(),
-            alone: Vec::new(),
-            nobody: Targets::from([]),
             reserved: false,
         }
     }
@@ -54,7 +49,6 @@ impl Bindings {
     pub(crate) fn bind(&mut self, queue: QueueId, patterns: &[String]) {
         let place = self.queues.len() as u32;
         self.queues.push(queue);
-        self.alone.push(Targets::from([queue]));
         for pattern in patterns {
             self.reserved |= pattern.starts_with('$');
             self.places.insert(pattern, place);
@@ -74,11 +68,7 @@ impl Bindings {
             places.sort_unstable();
             places.dedup();
         }
-        match places[..] {
-            [] => self.nobody.clone(),
-            [place] => self.alone[place as usize].clone(),
-            _ => places.iter().map(|place| self.queues[*place as usize]).collect(),
-        }
+        places.iter().map(|place| self.queues[*place as usize]).collect()
     }
 
     /// Whether a queue binds to topics of the router's own.

@@ -66,6 +66,17 @@ impl Record {
         Ok(record)
     }
 
+    /// The block that this record carries, for whoever keeps it longer.
+    pub fn into_body(self) -> Option<Bytes> {
+        match self {
+            Record::Published { message, .. }
+            | Record::Edited { message, .. }
+            | Record::Stillborn { message, .. } => Some(message.body),
+            Record::Relocated { body, .. } => Some(body.0),
+            _ => None,
+        }
+    }
+
     /// The block that this record carries.
     pub fn body(&self) -> Option<&Bytes> {
         match self {

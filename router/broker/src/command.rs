@@ -1,7 +1,5 @@
 //! Everything that can be asked of the broker: one enum, handled in order, each command whole.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::config::Rules;
@@ -13,9 +11,6 @@ use crate::ids::{
 use crate::judging::JudgeError;
 use crate::message::{DeadReason, Message};
 use crate::states::StateWrite;
-
-/// The queues that a topic reaches under one rules version, resolved by the session. Shared, since a topic repeats.
-pub type Targets = Arc<[QueueId]>;
 
 /// Outside input. Names (`QueueId`, `ConsumerId` …) that are gone are answered, never a panic.
 #[derive(Clone, Debug)]

@@ -5,7 +5,6 @@ use smallvec::SmallVec;
 
 use crate::begins::{Begin, Scatter};
 use crate::broker::Broker;
-use crate::command::Targets;
 use crate::config::Durability;
 use crate::effect::{Confirmation, Output, PublishError, Wait};
 use crate::ids::{Millis, QueueId, RulesVersion, Sequence, SubscriptionId};
@@ -16,6 +15,7 @@ use crate::record::Record;
 use crate::requests::Asked;
 use crate::room::Room;
 use crate::stillborn::Letter;
+use crate::targets::Targets;
 
 /// Where a message goes.
 #[derive(Clone, Debug)]
@@ -282,7 +282,7 @@ impl Broker {
         }
         let mut first = Sequence(0);
         for Routed { message, targets, subscriptions, begins } in sorted.results {
-            let (sequence, own) = self.put(now, &message, targets, None, output);
+            let (sequence, own) = self.put(now, message.clone(), targets, None, output);
             if first.0 == 0 {
                 first = sequence;
             }

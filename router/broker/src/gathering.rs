@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::begins::Scatter;
 use crate::broker::{Broker, TIMEOUT_BUDGET};
 use crate::codec::Kept;
-use crate::command::{Aggregated, DiskState, ModuleFailure, Targets};
+use crate::command::{Aggregated, DiskState, ModuleFailure};
 use crate::config::Durability;
 use crate::dead::digest_text;
 use crate::effect::{Aggregate, AggregateCall, Effect, GatherEnd, Held, Output, PublishError, Wait};
@@ -24,6 +24,7 @@ use crate::requests::Owed;
 use crate::room::Room;
 use crate::scatter_settings::{Recipients, ScatterSettings};
 use crate::stillborn::Letter;
+use crate::targets::Targets;
 use crate::timers::GATHERS;
 
 impl Broker {
@@ -88,7 +89,7 @@ impl Broker {
         let bytes = asked.body.len() as u64;
         let takes = |id: &&QueueId| !self.queues.queue(**id).refuses(1, bytes) && !self.disk_full_for(**id);
         let targets: Targets = queues.iter().filter(takes).copied().collect();
-        let (sequence, _) = self.put(now, &asked, targets, None, output);
+        let (sequence, _) = self.put(now, asked, targets, None, output);
 
         let mut recipients: Vec<(Option<QueueId>, String)> =
             queues.iter().map(|id| (Some(*id), self.queues.queue(*id).name.to_string())).collect();
@@ -516,7 +517,7 @@ impl Broker {
             self.requests.late += 1;
             return;
         }
-        self.requests.answered(hash, &answer, &self.rules.limits);
+        self.requests.answered_elsewhere(hash);
         let plan = Plan { after: wait, ..self.resolve(reply_to) };
         self.store_own(now, answer, plan, output);
     }

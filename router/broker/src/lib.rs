@@ -12,6 +12,7 @@ mod message;
 mod record;
 mod saga_settings;
 mod scatter_settings;
+mod targets;
 mod views;
 
 mod broker;
@@ -94,5 +95,6 @@ pub use scatter_settings::*;
 pub use snapshot::{Restore, RestoreError, Snapshot};
 pub use states::{StateEntry, StateWrite};
 pub use stats::{Browsed, BrowsedState, QueueStats};
+pub use targets::Targets;
 pub use trie::Trie;
 pub use views::*;

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
-use crate::command::{DiskState, Publish, Targets};
+use crate::command::{DiskState, Publish};
 use crate::config::Durability;
 use crate::dedup::Entry as Remembered;
 use crate::effect::{Confirmation, Effect, Held, Output, PublishError, Wait};
@@ -15,6 +15,7 @@ use crate::record::Record;
 use crate::replies::{Replied, Sender};
 use crate::requests::Asked;
 use crate::room::Room;
+use crate::targets::Targets;
 
 /// An id is remembered at least this long.
 pub(crate) const LEAST_WINDOW_MS: u64 = 120_000;
@@ -292,15 +293,22 @@ impl Broker {
         }
         let window_ms = self.window_ms(&plan.targets);
         let remembered = plan.hash.map(|_| window_ms);
-        let (sequence, own) = self.put(now, &message, plan.targets, remembered, output);
+        // A message of its own for those that few publishes concern: most move into their record.
+        let others = message.fields.reply_to.is_some() || !plan.subscriptions.is_empty();
+        let others = others.then(|| message.clone());
+        let (sequence, own) = self.put(now, message, plan.targets, remembered, output);
         if let Some(hash) = plan.hash {
             self.dedup.insert(hash, sequence, own, now, window_ms);
-            self.track_request(now, hash, &message, window_ms);
+            if let Some(message) = &others {
+                self.track_request(now, hash, message, window_ms);
+            }
         }
         let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
         let wait = wait.and(plan.after);
-        for subscription in plan.subscriptions {
-            self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+        if let Some(message) = others {
+            for subscription in plan.subscriptions {
+                self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+            }
         }
         let sequence = (sequence.0 > 0).then_some(sequence);
         (Confirmation { sequence, routed, ..Confirmation::default() }, wait)
@@ -319,7 +327,7 @@ impl Broker {
     pub(crate) fn put(
         &mut self,
         now: Millis,
-        message: &Message,
+        message: Message,
         targets: Targets,
         window_ms: Option<u64>,
         output: &mut Output,
@@ -338,17 +346,17 @@ impl Broker {
         let durability = self.strongest(&targets);
         let journaled = durability != Durability::Memory;
         let position = if journaled { Position(self.position.0 + 1) } else { Position(0) };
-        self.apply_published(position, sequence, now, message, &targets)
+        self.apply_published(position, sequence, now, &message, &targets)
             .expect("the targets were looked up in this command");
+        let taken = targets.clone();
         if journaled {
             self.position = position;
-            let (message, targets) = (message.clone(), targets.clone());
             output.records.push(Record::Published { sequence, at: now, window_ms, targets, message });
         }
         for target in too_much {
             self.evict(now, target, sequence, output);
         }
-        for target in targets.iter() {
+        for target in taken.iter() {
             self.touch(*target);
         }
         (sequence, Wait { position, durability })

@@ -1,11 +1,12 @@
 //! Facts, as the journal keeps them. `apply` is the only thing that changes the durable state, live and in replay. A record
 //! names everything that was decided (victims, jittered times, new numbers), so that applying it decides nothing.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::command::Targets;
 use crate::config::{Durability, Rules};
 use crate::effect::Confirmation;
 use crate::gather::GatherFact;
@@ -13,6 +14,7 @@ use crate::ids::{Lease, Millis, Position, QueueId, Sequence};
 use crate::message::{DeadInfo, Message};
 use crate::saga::SagaFact;
 use crate::states::StateWrite;
+use crate::targets::Targets;
 
 /// One fact. What few records carry is boxed: it is `Published` that counts.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -106,7 +108,7 @@ pub enum Record {
         /// The strongest durability among its queues.
         durability: Durability,
         /// One for each publish.
-        confirmations: Vec<Confirmation>,
+        confirmations: Arc<[Confirmation]>,
     },
     /// New rules.
     Rules {

@@ -143,7 +143,12 @@ impl Broker {
 
     /// Replies of a transaction that is refused, since a lease of it is lost. Those whose gather has withdrawn its requests come late, and are
     /// kept once, however often the transaction comes again.
-    pub(crate) fn come_late(&mut self, now: Millis, replies: Vec<Message>, output: &mut Output) {
+    pub(crate) fn come_late(
+        &mut self,
+        now: Millis,
+        replies: impl Iterator<Item = Message>,
+        output: &mut Output,
+    ) {
         for reply in replies {
             let Some(Replied { gather, .. }) = self.replied(&reply, Sender::Connection(None)) else {
                 continue;

@@ -135,6 +135,13 @@ impl Requests {
         }
     }
 
+    /// A gather or saga answered, which keeps its answer itself.
+    pub(crate) fn answered_elsewhere(&mut self, hash: u128) {
+        if let Some(tracked) = self.tracked.get_mut(&hash) {
+            tracked.answered = true;
+        }
+    }
+
     /// A repeat wants the reply elsewhere.
     fn move_to(&mut self, hash: u128, reply_to: String, limits: &ShardLimits) {
         let Some(tracked) = self.tracked.get_mut(&hash) else { return };

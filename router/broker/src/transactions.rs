@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::broker::Broker;
 use crate::command::{DiskState, Transaction};
 use crate::config::Durability;
@@ -82,10 +84,13 @@ pub(crate) struct Ack {
     lease: Lease,
 }
 
+/// Those of one transaction; most have one.
+pub(crate) type Acks = SmallVec<[Ack; 2]>;
+
 /// A transaction that may be done.
 pub(crate) struct Ready {
-    acks: Vec<Ack>,
-    parts: Vec<(Message, Option<Judged>, u128)>,
+    acks: Acks,
+    parts: SmallVec<[(Message, Option<Judged>, u128); 1]>,
     /// The strongest among its queues and what else its outcome names.
     durability: Durability,
     window_ms: u64,
@@ -102,16 +107,23 @@ impl Broker {
             return;
         }
         let Some(transaction) = self.begin_transaction(now, hash, transaction, output) else { return };
-        let replies = transaction.publishes.iter().map(|(message, ..)| message);
-        let replies: Vec<Message> = replies.filter(|message| is_gather_reply(message)).cloned().collect();
-        let (wait, outcome) = match self.try_transact(now, transaction, Room::new(self.disk), output) {
-            Ok((confirmations, wait)) => (wait, Ok(confirmations)),
+        let acks = match self.check_transaction(&transaction, self.disk) {
+            Ok(acks) => acks,
             Err(error) => {
                 if matches!(error, TransactionError::LeaseLost(_)) {
-                    self.come_late(now, replies, output);
+                    let replies = transaction.publishes.into_iter().map(|(message, ..)| message);
+                    self.come_late(now, replies.filter(is_gather_reply), output);
                 }
-                (Wait::NOTHING, Err(error))
+                answer(publisher, number, Err(error), Wait::NOTHING, output);
+                return;
             }
+        };
+        let (wait, outcome) = match self.judge_parts(now, transaction, acks, &mut Room::new(self.disk)) {
+            Ok(ready) => {
+                let (confirmations, wait) = self.perform_transaction(now, hash, ready, output);
+                (wait, Ok(confirmations))
+            }
+            Err(error) => (Wait::NOTHING, Err(error)),
         };
         answer(publisher, number, outcome, wait, output);
     }
@@ -128,7 +140,7 @@ impl Broker {
         &mut self,
         transaction: &Transaction,
         disk: DiskState,
-    ) -> Result<Vec<Ack>, TransactionError> {
+    ) -> Result<Acks, TransactionError> {
         let acks = self.find_leases(transaction.connection, &transaction.acks)?;
         // Replies to gathers that are under way go on while the disk is low.
         let publishes = transaction.publishes.iter().any(|(message, ..)| !is_gather_reply(message));
@@ -157,19 +169,29 @@ impl Broker {
         room: &mut Room,
     ) -> Result<Ready, TransactionError> {
         let acks = self.check_transaction(&transaction, room.disk())?;
+        self.judge_parts(now, transaction, acks, room)
+    }
 
+    /// The same, when its leases are known to be in force.
+    fn judge_parts(
+        &mut self,
+        now: Millis,
+        transaction: Transaction,
+        acks: Acks,
+        room: &mut Room,
+    ) -> Result<Ready, TransactionError> {
         // Acked messages make room for published ones.
         for ack in &acks {
             let bytes = i64::from(self.messages.row(ack.sequence).len);
             room.take(ack.queue, -1, -bytes);
         }
-        let mut queues: Vec<QueueId> = acks.iter().map(|ack| ack.queue).collect();
-        let mut seen = BTreeSet::new();
+        let mut queues: SmallVec<[QueueId; 8]> = acks.iter().map(|ack| ack.queue).collect();
+        let (mut seen, alone) = (BTreeSet::new(), transaction.publishes.len() == 1);
         let mut strongest_other = Durability::Memory;
-        let mut judged = Vec::with_capacity(transaction.publishes.len());
+        let mut judged = SmallVec::with_capacity(transaction.publishes.len());
         for (index, (message, way, mandatory)) in transaction.publishes.into_iter().enumerate() {
             let id = self.hash_key.message(message.topic(), message.id());
-            let one = if !seen.insert(id) {
+            let one = if !alone && !seen.insert(id) {
                 // The second of one id within a transaction is a duplicate once the first is done.
                 None
             } else {
@@ -181,7 +203,7 @@ impl Broker {
                 Some(one.map_err(|error| TransactionError::Publish { index, error })?)
             };
             match &one {
-                Some(Judged::New(plan)) => queues.extend(plan.targets.iter()),
+                Some(Judged::New(plan)) => queues.extend_from_slice(&plan.targets),
                 Some(Judged::Filtered(sorted)) => {
                     queues.extend(sorted.targets());
                     strongest_other = strongest_other.max(self.strongest_of(sorted));
@@ -235,7 +257,7 @@ impl Broker {
             at,
             window_ms,
             durability,
-            confirmations: confirmations.clone(),
+            confirmations: Arc::from(&confirmations[..]),
         };
         let position = self.commit(record, journaled, output);
         self.expire_outcomes(now, 4);
@@ -247,14 +269,14 @@ impl Broker {
         &mut self,
         connection: ConnectionId,
         acks: &[(Option<QueueId>, Sequence, Lease)],
-    ) -> Result<Vec<Ack>, TransactionError> {
-        let mut found: Vec<Ack> = Vec::with_capacity(acks.len());
+    ) -> Result<Acks, TransactionError> {
+        let mut found = Acks::with_capacity(acks.len());
         let mut lost = Vec::new();
-        let mut named = BTreeSet::new();
+        let (mut named, alone) = (BTreeSet::new(), acks.len() == 1);
         for (index, (queue, sequence, lease)) in acks.iter().enumerate() {
             let slot = queue.and_then(|queue| self.holder(queue, *sequence, *lease, connection));
             match slot {
-                Some((slot, queue)) if named.insert(*lease) => {
+                Some((slot, queue)) if alone || named.insert(*lease) => {
                     found.push(Ack { slot, queue, sequence: *sequence, lease: *lease });
                 }
                 _ => {

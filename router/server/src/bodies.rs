@@ -22,13 +22,13 @@ pub(crate) struct RecentBodies {
 
 impl RecentBodies {
     /// Adds the record at `position`, the successor of the last one added.
-    pub(crate) fn push(&mut self, position: Position, body: Option<&Bytes>) {
+    pub(crate) fn push(&mut self, position: Position, body: Option<Bytes>) {
         if self.slots.is_empty() {
             self.first = position.0;
         }
         assert_eq!(position.0, self.first + self.slots.len() as u64, "positions are dense");
-        self.bytes += body.map_or(0, Bytes::len);
-        self.slots.push_back(body.cloned());
+        self.bytes += body.as_ref().map_or(0, Bytes::len);
+        self.slots.push_back(body);
         while self.bytes > MAX_BYTES || self.slots.len() > MAX_SLOTS {
             let oldest = self.slots.pop_front().flatten();
             self.first += 1;
@@ -52,7 +52,7 @@ mod tests {
         let mut recent = RecentBodies::default();
         let body = Bytes::from(vec![1; 1 << 20]);
         for position in 10..110 {
-            recent.push(Position(position), (position % 2 == 0).then_some(&body));
+            recent.push(Position(position), (position % 2 == 0).then(|| body.clone()));
         }
         assert_eq!(recent.get(Position(108)), Some(body));
         assert_eq!(recent.get(Position(109)), None);

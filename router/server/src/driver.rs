@@ -277,8 +277,8 @@ impl Driver {
         let mut position = Position(self.broker.position().0 - records);
         for record in self.output.records.drain(..) {
             position.0 += 1;
-            self.recent.push(position, record.body());
             self.batch.push(|buffer| record.encode(buffer));
+            self.recent.push(position, record.into_body());
         }
         let mut effects = std::mem::take(&mut self.output.effects);
         for held in effects.drain(..) {

@@ -30,6 +30,8 @@ pub(crate) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
 struct Mailbox<T> {
     sender: UnboundedSender<Vec<T>>,
     pending: Vec<T>,
+    /// Items that were handed over last: the next have room for as many.
+    last: usize,
 }
 
 /// Mailboxes of one kind.
@@ -47,7 +49,7 @@ impl<T> Default for Mailboxes<T> {
 impl<T> Mailboxes<T> {
     /// A new recipient.
     pub(crate) fn open(&mut self, id: u64, sender: UnboundedSender<Vec<T>>) {
-        let earlier = self.boxes.insert(id, Mailbox { sender, pending: Vec::new() });
+        let earlier = self.boxes.insert(id, Mailbox { sender, pending: Vec::new(), last: 0 });
         assert!(earlier.is_none(), "ids come from one counter");
     }
 
@@ -61,6 +63,7 @@ impl<T> Mailboxes<T> {
         if let Some(mailbox) = self.boxes.get_mut(&id) {
             if mailbox.pending.is_empty() {
                 self.dirty.push(id);
+                mailbox.pending.reserve(mailbox.last);
             }
             mailbox.pending.push(item);
         }
@@ -71,6 +74,7 @@ impl<T> Mailboxes<T> {
         for id in self.dirty.drain(..) {
             if let Some(mailbox) = self.boxes.get_mut(&id) {
                 let items = std::mem::take(&mut mailbox.pending);
+                mailbox.last = items.len();
                 // A closed receiver is a session that is just ending; it says so itself.
                 let _ = mailbox.sender.send(items);
             }

@@ -7,19 +7,21 @@ use chaski_protocol::{Code, Head, HeadError, Refusal};
 
 /// The broker's message for a block whose head was decoded from these very bytes.
 pub(crate) fn to_broker(block: &Bytes, head: &Head<'_>) -> Message {
+    Message { fields: fields(block, head), body: block.clone() }
+}
+
+/// Where in a block the fields lie, given its head, which was decoded from these very bytes.
+pub(crate) fn fields(block: &[u8], head: &Head<'_>) -> Fields {
     let span = |text: &str| span_in(block, text);
-    Message {
-        fields: Fields {
-            topic: span(head.topic),
-            id: span(head.id),
-            key: head.key.map(span),
-            reply_to: head.reply_to.map(span),
-            correlation_id: head.correlation_id.map(span),
-            priority: head.priority,
-            ttl_ms: head.ttl_ms,
-            deliver_at: head.deliver_at_ms.map(Millis),
-        },
-        body: block.clone(),
+    Fields {
+        topic: span(head.topic),
+        id: span(head.id),
+        key: head.key.map(span),
+        reply_to: head.reply_to.map(span),
+        correlation_id: head.correlation_id.map(span),
+        priority: head.priority,
+        ttl_ms: head.ttl_ms,
+        deliver_at: head.deliver_at_ms.map(Millis),
     }
 }
 

@@ -178,7 +178,9 @@ impl OneTransaction {
 
     fn encoded(acks: Vec<Token<'_>>, messages: &[Message]) -> Result<OneTransaction, Refusal> {
         let id = uuid_v7(now_ms());
-        let mut pieces: Vec<Bytes> = Vec::new();
+        // What comes before the first payload that is not copied, and all from there on.
+        let mut first: Option<Vec<u8>> = None;
+        let mut rest: Vec<Bytes> = Vec::new();
         let mut piece = Vec::new();
         let mut publishes = Vec::with_capacity(messages.len());
         let mut bytes = 0;
@@ -188,7 +190,12 @@ impl OneTransaction {
             let length = if is_whole(payload) {
                 head.encode(&[], &mut piece);
                 let length = piece.len() - before + payload.len();
-                pieces.extend([Bytes::from(std::mem::take(&mut piece)), payload.clone()]);
+                let before = std::mem::take(&mut piece);
+                match first {
+                    None => first = Some(before),
+                    Some(_) => rest.push(before.into()),
+                }
+                rest.push(payload.clone());
                 length
             } else {
                 head.encode(payload, &mut piece);
@@ -206,10 +213,9 @@ impl OneTransaction {
         }
         let id = std::str::from_utf8(&id).expect("hex and hyphens");
         let header = PublishFrame::Transaction { id, acks, publishes };
-        pieces.push(piece.into());
-        let mut pieces = pieces.into_iter();
-        let first = pieces.next().expect("the last piece is always there");
-        let rest: Vec<Bytes> = pieces.filter(|piece| !piece.is_empty()).collect();
+        let first = first.unwrap_or_else(|| std::mem::take(&mut piece));
+        rest.push(piece.into());
+        rest.retain(|piece| !piece.is_empty());
         let mut start = Vec::with_capacity(first.len() + 256);
         encode_frame_with(&header, rest.iter().map(Bytes::len).sum(), &mut start, |out| {
             out.extend_from_slice(&first);

@@ -14,6 +14,9 @@ fn wire() -> Wire {
     bincode::config::standard().with_limit::<MAX_HEADER>()
 }
 
+/// Most frames' length and header fit into this: room is made for them once.
+const USUAL_HEADER: usize = 64;
+
 /// Why bytes are not a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -75,6 +78,7 @@ pub(crate) fn encode<T: bincode::Encode>(header: &T, out: &mut Vec<u8>) {
 /// Appends one whole frame to `out`: length, header, then `rest`.
 pub fn encode_frame<T: bincode::Encode>(header: &T, rest: &[&[u8]], out: &mut Vec<u8>) {
     let start = out.len();
+    out.reserve(USUAL_HEADER + rest.iter().map(|bytes| bytes.len()).sum::<usize>());
     out.extend_from_slice(&[0; 4]);
     encode(header, out);
     for bytes in rest {

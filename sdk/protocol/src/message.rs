@@ -7,6 +7,9 @@ use crate::codes::Code;
 use crate::limits::*;
 use crate::topic::{check_publish_topic, check_topic, shown};
 
+/// What most heads take beside their topic: room is made for them once.
+const USUAL_HEAD: usize = 160;
+
 /// Everything in a message but its payload, borrowed from the block (or from what will be encoded).
 #[derive(Clone, Debug, PartialEq, Eq, Default, Encode, BorrowDecode)]
 pub struct Head<'a> {
@@ -70,6 +73,7 @@ impl<'a> Head<'a> {
 
     /// Appends the block: head, then payload.
     pub fn encode(&self, payload: &[u8], out: &mut Vec<u8>) {
+        out.reserve(USUAL_HEAD + self.topic.len() + payload.len());
         codec::encode(self, out);
         out.extend_from_slice(payload);
     }

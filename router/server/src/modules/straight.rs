@@ -111,7 +111,7 @@ impl Group {
             }
         }
         for number in self.numbers {
-            settled[number] = Some(Settled::Way(Way::Direct(Arc::clone(&plan.plain))));
+            settled[number] = Some(Settled::Way(Way::Direct(plan.plain.clone())));
         }
     }
 }

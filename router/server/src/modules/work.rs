@@ -328,7 +328,7 @@ impl Work {
         for item in items {
             match &item.stage {
                 Stage::Routes(plan, at) if *at == plan.chain.len() => {
-                    let done = Stage::Done { targets: Arc::clone(&plan.plain), subscriptions: true };
+                    let done = Stage::Done { targets: plan.plain.clone(), subscriptions: true };
                     let copies = plan.bound.iter().map(|(queue, chain)| {
                         let stage =
                             Stage::Binding(*queue, Arc::clone(chain), 0, Box::new(item.subject.clone()));
@@ -353,7 +353,7 @@ impl Work {
         let unchanged = !self.changed && !self.stateful;
         let filtered = self.finish_filtered()?;
         match &filtered.results[..] {
-            [only] if unchanged => Ok(Way::Direct(Arc::clone(&only.targets))),
+            [only] if unchanged => Ok(Way::Direct(only.targets.clone())),
             _ => Ok(Way::Filtered(Box::new(filtered))),
         }
     }

@@ -230,7 +230,8 @@ async fn datagrams(peer: Arc<Peer>) {
             }
         };
         let message = message::to_broker(&block, &head);
-        let (way, work) = judged::way(&view.resolve(head.topic), &message, &head, payload_at);
+        let (way, work) =
+            judged::way(&view.resolve(head.topic), (&message.body, message.fields), &head, payload_at);
         let publish = Publish {
             publisher: None,
             connection: Some(peer.id),

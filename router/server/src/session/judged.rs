@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chaski_broker::{Command, JobId, Message, PublishError, Way};
+use bytes::Bytes;
+use chaski_broker::{Command, Fields, JobId, Message, PublishError, Way};
 use chaski_protocol::{Head, Refusal};
 
 use crate::driver::publish_refusal;
@@ -13,6 +14,8 @@ use crate::modules::{Entry, FilterSet, Modules, Resolved, Settled, Subject, Work
 /// Commands whose messages are resolved, and those of the messages that filters concern.
 #[derive(Default)]
 pub(super) struct Batch {
+    /// Room is made for so many, once there is one.
+    expected: usize,
     commands: Vec<Command>,
     /// The number of each one's command, and its own among the command's messages.
     places: Vec<(usize, usize)>,
@@ -20,12 +23,20 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// An empty batch that will take about so many commands.
+    pub(super) fn expecting(commands: usize) -> Batch {
+        Batch { expected: commands, ..Batch::default() }
+    }
+
     /// Adds a command with its messages that filters concern, each with its number among the command's messages.
     pub(super) fn push(&mut self, command: Command, entries: impl IntoIterator<Item = (usize, Box<Entry>)>) {
         let number = self.commands.len();
         for (part, entry) in entries {
             self.places.push((number, part));
             self.entries.push(*entry);
+        }
+        if number == 0 {
+            self.commands.reserve(self.expected);
         }
         self.commands.push(command);
     }
@@ -38,14 +49,15 @@ impl Batch {
 /// Where a message goes, as far as its topic says: to queues, or before its filters.
 pub(super) fn way(
     resolved: &Resolved,
-    message: &Message,
+    (block, fields): (&Bytes, Fields),
     head: &Head<'_>,
     payload_at: usize,
 ) -> (Way, Option<Box<Entry>>) {
     match resolved {
-        Resolved::Direct(targets) => (Way::Direct(Arc::clone(targets)), None),
+        Resolved::Direct(targets) => (Way::Direct(targets.clone()), None),
         Resolved::Through(plan) => {
-            let subject = Subject::new(message.clone(), head, payload_at);
+            let message = Message { body: block.clone(), fields };
+            let subject = Subject::new(message, head, payload_at);
             (Way::Pending, Some(Box::new(Entry { subject, plan: Arc::clone(plan) })))
         }
     }
@@ -57,7 +69,7 @@ pub(super) async fn judge(
     set: &Arc<FilterSet>,
     batch: Batch,
 ) -> (Vec<Command>, Vec<(u64, Refusal)>) {
-    let Batch { mut commands, places, entries } = batch;
+    let Batch { mut commands, places, entries, .. } = batch;
     if entries.is_empty() {
         return (commands, Vec::new());
     }

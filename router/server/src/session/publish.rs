@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use chaski_broker::{
     Command, Confirmation, Lease, Publish, PublisherId, Sequence, Targets, Transaction, TransactionError, Way,
 };
@@ -55,6 +55,8 @@ pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, frames: Frame
         ring: Ring::new(),
         sizes: std::collections::VecDeque::new(),
         in_flight_bytes: 0,
+        last_batch: 0,
+        runs: Vec::new(),
     };
     let ended = session.run(send, answered).await;
     let _ = peer.shard.send(Input::ClosePublisher(id)).await;
@@ -70,12 +72,16 @@ struct Session<'a> {
     frames: FrameReader,
     view: Arc<View>,
     /// Most publishes follow one on the same topic.
-    last_topic: (Bytes, Resolved),
+    last_topic: (Vec<u8>, Resolved),
     number: u64,
     ring: Ring<Outcome>,
     /// Bytes of the frames that are not answered yet.
     sizes: std::collections::VecDeque<u32>,
     in_flight_bytes: usize,
+    /// Commands of the last batch: the next has room for as many.
+    last_batch: usize,
+    /// Empty; keeps its room.
+    runs: Vec<Run>,
 }
 
 impl Session<'_> {
@@ -122,7 +128,7 @@ impl Session<'_> {
     async fn read_ready(&mut self) -> Result<(), Ended> {
         self.refresh_view();
         self.frames.set_limit(MAX_MESSAGE_FRAME);
-        let mut batch = Batch::default();
+        let mut batch = Batch::expecting(self.last_batch);
         while self.sizes.len() < MAX_IN_FLIGHT as usize && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES {
             let Some(frame) = self.frames.ready()? else { break };
             self.number += 1;
@@ -133,10 +139,15 @@ impl Session<'_> {
                 Err(refusal) => self.ring.put(self.number, Outcome::Refused(refusal)),
             }
             if batch.len() == COMMANDS_A_BATCH {
-                self.hand_over(std::mem::take(&mut batch)).await?;
+                self.last_batch = COMMANDS_A_BATCH;
+                self.hand_over(std::mem::replace(&mut batch, Batch::expecting(COMMANDS_A_BATCH))).await?;
             }
         }
-        if batch.len() == 0 { Ok(()) } else { self.hand_over(batch).await }
+        if batch.len() == 0 {
+            return Ok(());
+        }
+        self.last_batch = batch.len();
+        self.hand_over(batch).await
     }
 
     /// Through the filters, then to the driver.
@@ -159,12 +170,12 @@ impl Session<'_> {
         }
     }
 
-    fn command(&mut self, frame: Bytes) -> Result<Result<Unjudged, Refusal>, Ended> {
+    fn command(&mut self, mut frame: Bytes) -> Result<Result<Unjudged, Refusal>, Ended> {
         let (header, length) = decode::<PublishFrame<'_>>(&frame)?;
         match header {
             PublishFrame::Publish { mandatory } => {
-                let block = frame.slice(length..);
-                Ok(self.message(block).map(|(message, way, work)| {
+                frame.advance(length);
+                Ok(self.message(frame).map(|(message, way, work)| {
                     let command = Command::Publish(Publish {
                         publisher: Some(self.id),
                         connection: Some(self.peer.id),
@@ -197,12 +208,15 @@ impl Session<'_> {
         block: Bytes,
     ) -> Result<(chaski_broker::Message, Way, Option<Box<Entry>>), Refusal> {
         let (head, payload_at) = message::check(&block, self.view.max_payload, self.view.max_headers)?;
-        let message = message::to_broker(&block, &head);
-        if self.last_topic.0 != head.topic.as_bytes() {
-            self.last_topic = (Bytes::copy_from_slice(head.topic.as_bytes()), self.view.resolve(head.topic));
+        let fields = message::fields(&block, &head);
+        let (last_topic, resolved) = &mut self.last_topic;
+        if last_topic != head.topic.as_bytes() {
+            last_topic.clear();
+            last_topic.extend_from_slice(head.topic.as_bytes());
+            *resolved = self.view.resolve(head.topic);
         }
-        let (way, work) = judged::way(&self.last_topic.1, &message, &head, payload_at);
-        Ok((message, way, work))
+        let (way, work) = judged::way(resolved, (&block, fields), &head, payload_at);
+        Ok((chaski_broker::Message { body: block, fields }, way, work))
     }
 
     fn transaction(
@@ -241,7 +255,7 @@ impl Session<'_> {
             publisher: self.id,
             number: self.number,
             connection: self.peer.id,
-            id: Bytes::copy_from_slice(id.as_bytes()),
+            id: frame.slice_ref(id.as_bytes()),
             rules: self.view.version(),
             acks,
             publishes: messages,
@@ -259,7 +273,7 @@ impl Session<'_> {
     /// The answers that are due, in order: one frame, or several when their sentences are long.
     fn encode_answers(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        let mut runs = Vec::new();
+        let mut runs = std::mem::take(&mut self.runs);
         let mut words = 0;
         while let Some(outcome) = self.ring.next() {
             let size = self.sizes.pop_front().expect("every answered frame is in flight");
@@ -267,22 +281,31 @@ impl Session<'_> {
             words += words_of(&outcome);
             push_outcome(&mut runs, outcome);
             if words + runs.len() * RUN_BYTES >= ANSWER_BYTES {
-                let runs = std::mem::take(&mut runs);
-                encode_frame(&PublishAnswer { through: self.ring.through(), runs }, &[], &mut out);
+                runs = self.encode_runs(runs, &mut out);
                 words = 0;
             }
         }
         if !runs.is_empty() {
-            out.reserve(32 + runs.len() * 16);
-            encode_frame(&PublishAnswer { through: self.ring.through(), runs }, &[], &mut out);
+            runs = self.encode_runs(runs, &mut out);
         }
+        self.runs = runs;
         (!out.is_empty()).then_some(out)
+    }
+
+    /// Adds a frame with these runs; gives their room back, empty.
+    fn encode_runs(&self, runs: Vec<Run>, out: &mut Vec<u8>) -> Vec<Run> {
+        out.reserve(32 + runs.len() * 16);
+        let answer = PublishAnswer { through: self.ring.through(), runs };
+        encode_frame(&answer, &[], out);
+        let mut runs = answer.runs;
+        runs.clear();
+        runs
     }
 }
 
 /// No topic's way.
-fn nowhere() -> (Bytes, Resolved) {
-    (Bytes::new(), Resolved::Direct(Targets::from([])))
+fn nowhere() -> (Vec<u8>, Resolved) {
+    (Vec::new(), Resolved::Direct(Targets::from([])))
 }
 
 /// Bytes of an outcome that its run's own fields don't bound.
