@@ -267,6 +267,7 @@ impl Shard {
     }
 
     fn messages(&self, first: usize) -> Vec<Command> {
+        let bindings = self.broker.bindings();
         let message = |number: usize| {
             let mut body = BytesMut::with_capacity(LEN);
             body.extend_from_slice(TOPIC);
@@ -283,13 +284,15 @@ impl Shard {
                 ttl_ms: None,
                 deliver_at: None,
             };
+            let message = Message { body: body.freeze(), fields };
             Command::Publish(Publish {
                 connection: None,
                 publisher: Some(PublisherId(1)),
                 number: number as u64,
                 rules: RulesVersion(1),
                 mandatory: false,
-                message: Message { body: body.freeze(), fields },
+                hash: Some(bindings.message_hash(message.topic(), message.id())),
+                message,
                 way: Way::Direct(self.targets.clone()),
                 job: None,
             })

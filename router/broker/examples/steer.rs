@@ -177,6 +177,7 @@ impl Shard {
             rules: RulesVersion(1),
             mandatory: false,
             message: message(topic, number, Some("$inbox.1.1")),
+            hash: None,
             way: Way::Direct(Targets::from([])),
             job: None,
         }));

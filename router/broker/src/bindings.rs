@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::hash::HashKey;
+use crate::hash::{HashKey, MessageHash};
 use crate::ids::{QueueId, RulesVersion};
 use crate::targets::Targets;
 use crate::trie::Trie;
@@ -74,6 +74,11 @@ impl Bindings {
     /// Whether a queue binds to topics of the router's own.
     pub(crate) fn any_reserved(&self) -> bool {
         self.reserved
+    }
+
+    /// Names a message in the shard's dedup window.
+    pub fn message_hash(&self, topic: &[u8], id: &[u8]) -> MessageHash {
+        MessageHash(self.ids.hasher().message(topic, id))
     }
 
     /// The queue of this name, dead-letter queues included.

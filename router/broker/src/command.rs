@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::config::Rules;
 use crate::filtered::{Filtered, Way};
+use crate::hash::MessageHash;
 use crate::ids::{
     ConnectionId, ConsumerId, JobId, Lease, Position, PublisherId, QueueId, RulesVersion, Sequence,
     SubscriptionId, Ticket,
@@ -266,6 +267,8 @@ pub struct Publish {
     pub mandatory: bool,
     /// The message, as the client named it.
     pub message: Message,
+    /// Its name's hash, where the session has it already.
+    pub hash: Option<MessageHash>,
     /// Where it goes.
     pub way: Way,
     /// With [`Way::Pending`], and only then: the work that is under way for it.

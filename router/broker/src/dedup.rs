@@ -133,6 +133,12 @@ impl Dedup {
         Some(self.entry(place)).filter(|entry| entry.expires > now)
     }
 
+    /// What lies where [`Dedup::check`] begins to look.
+    pub(crate) fn glance(&self, hash: u128) -> u64 {
+        let slots = &self.table(hash).slots;
+        slots.get(tag(hash) as usize & slots.len().wrapping_sub(1)).copied().unwrap_or_default()
+    }
+
     /// Remembers an id from `at` on for the window; times of one window must not decrease. Lets a few old ones go.
     pub(crate) fn insert(&mut self, hash: u128, sequence: Sequence, wait: Wait, at: Millis, window_ms: u64) {
         self.expire(at, BUDGET);

@@ -10,6 +10,10 @@ use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HashKey(pub(crate) u64, pub(crate) u64);
 
+/// Names a message, by topic and id, in the dedup window: made by [`Bindings::message_hash`](crate::Bindings::message_hash).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct MessageHash(pub(crate) u128);
+
 impl HashKey {
     /// Names (topic, id) in the dedup window.
     pub(crate) fn message(self, topic: &[u8], id: &[u8]) -> u128 {

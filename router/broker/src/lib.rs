@@ -82,6 +82,7 @@ pub use dead::Alarm;
 pub use effect::*;
 pub use filtered::{Filtered, Outgoing, Stillborn, Way};
 pub use gather::{GatherFact, Outcome};
+pub use hash::MessageHash;
 pub use ids::*;
 pub use judging::JudgeError;
 pub use message::*;

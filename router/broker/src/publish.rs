@@ -9,6 +9,7 @@ use crate::config::Durability;
 use crate::dedup::Entry as Remembered;
 use crate::effect::{Confirmation, Effect, Held, Output, PublishError, Wait};
 use crate::filtered::{Filtered, Outgoing, Sorted, Way};
+use crate::hash::MessageHash;
 use crate::ids::{Millis, Position, PublisherId, QueueId, RulesVersion, Sequence, SubscriptionId};
 use crate::message::Message;
 use crate::record::Record;
@@ -59,7 +60,10 @@ pub(crate) struct Plan {
 
 impl Broker {
     pub(crate) fn publish(&mut self, now: Millis, publish: Publish, output: &mut Output) {
-        let hash = self.hash_key.message(publish.message.topic(), publish.message.id());
+        let hash = match publish.hash {
+            Some(MessageHash(hash)) => hash,
+            None => self.hash_key.message(publish.message.topic(), publish.message.id()),
+        };
         if self.judging.is_under_way(hash) {
             self.await_first(hash, publish, output);
             return;

@@ -208,7 +208,10 @@ impl Driver {
 
     fn input(&mut self, input: Input) {
         match input {
-            Input::Commands(commands) => commands.into_iter().for_each(|command| self.handle(command)),
+            Input::Commands(commands) => {
+                self.broker.look_ahead(&commands);
+                commands.into_iter().for_each(|command| self.handle(command));
+            }
             Input::OpenPublisher(id, sender) => self.publishers.open(id.0, sender),
             Input::ClosePublisher(id) => self.publishers.close(id.0),
             Input::OpenConsumer(attach, sender) => {

@@ -94,6 +94,7 @@ impl World {
             rules,
             mandatory,
             message,
+            hash: None,
             way,
             job,
         }));

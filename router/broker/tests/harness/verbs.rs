@@ -7,13 +7,15 @@ impl World {
     pub fn command(&mut self, draft: &Draft, mandatory: bool) -> (u64, Command) {
         let number = self.draw();
         let bindings = self.broker.bindings();
+        let message = draft.build();
         let publish = Publish {
             publisher: Some(PublisherId(1)),
             connection: Some(ConnectionId(1)),
             number,
             rules: bindings.version(),
             mandatory,
-            message: draft.build(),
+            hash: Some(bindings.message_hash(message.topic(), message.id())),
+            message,
             way: Way::Direct(bindings.resolve(&draft.topic)),
             job: None,
         };

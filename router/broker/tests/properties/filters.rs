@@ -20,8 +20,17 @@ impl Run {
         let rules = self.world.broker.bindings().version();
         let (publisher, message) = (Some(PublisherId(1)), origin.build());
         let (mandatory, way) = (drawn.mandatory, Way::Filtered(Box::new(said)));
-        let publish =
-            Publish { publisher, connection: None, number, rules, mandatory, message, way, job: None };
+        let publish = Publish {
+            publisher,
+            connection: None,
+            number,
+            rules,
+            mandatory,
+            message,
+            hash: None,
+            way,
+            job: None,
+        };
         self.command(Command::Publish(publish), |model, call| {
             if model.awaits_first(&origin, number, call) {
                 return;
@@ -38,8 +47,17 @@ impl Run {
         let rules = self.world.broker.bindings().version();
         let (publisher, message) = (Some(PublisherId(1)), origin.build());
         let (mandatory, way) = (drawn.mandatory, Way::Pending);
-        let publish =
-            Publish { publisher, connection: None, number, rules, mandatory, message, way, job: Some(job) };
+        let publish = Publish {
+            publisher,
+            connection: None,
+            number,
+            rules,
+            mandatory,
+            message,
+            hash: None,
+            way,
+            job: Some(job),
+        };
         self.command(Command::Publish(publish), |model, call| {
             model.pend(job, &origin, mandatory, number, call);
         });

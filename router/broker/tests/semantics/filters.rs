@@ -233,6 +233,7 @@ fn targets_that_new_rules_took_away_are_left_out() {
         rules: world.broker.bindings().version(),
         mandatory: false,
         message: draft("in", "m").build(),
+        hash: None,
         way: Way::Filtered(Box::new(judged)),
         job: None,
     };

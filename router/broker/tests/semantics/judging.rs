@@ -179,6 +179,7 @@ fn datagram_can_wait_for_a_filter_too_and_nobody_is_told() {
         rules: world.broker.bindings().version(),
         mandatory: false,
         message: message.build(),
+        hash: None,
         way: Way::Pending,
         job: Some(job),
     };

@@ -261,6 +261,7 @@ fn one_transaction_begins_one_saga_of_an_id() {
         rules: world.broker.rules().version,
         mandatory: false,
         message: draft("in", "o1").build(),
+        hash: None,
         way,
         job: None,
     }));

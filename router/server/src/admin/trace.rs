@@ -123,6 +123,7 @@ async fn publish(
         rules: view.version(),
         mandatory: false,
         message: subject.message.clone(),
+        hash: None,
         way,
         job,
     };

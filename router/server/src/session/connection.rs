@@ -239,6 +239,7 @@ async fn datagrams(peer: Arc<Peer>) {
             rules: view.version(),
             mandatory: false,
             message,
+            hash: None,
             way,
             job: None,
         };

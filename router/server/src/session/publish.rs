@@ -176,6 +176,7 @@ impl Session<'_> {
             PublishFrame::Publish { mandatory } => {
                 frame.advance(length);
                 Ok(self.message(frame).map(|(message, way, work)| {
+                    let hash = self.view.bindings.message_hash(message.topic(), message.id());
                     let command = Command::Publish(Publish {
                         publisher: Some(self.id),
                         connection: Some(self.peer.id),
@@ -183,6 +184,7 @@ impl Session<'_> {
                         rules: self.view.version(),
                         mandatory,
                         message,
+                        hash: Some(hash),
                         way,
                         job: None,
                     });
