@@ -128,7 +128,8 @@ pub(super) async fn rollback(
         Refusal::new(Code::UnknownId, detail)
     })?;
     let wanted = Wanted { document, binaries: Binaries::Kept(pins) };
-    let by = Change { always: true, ..drops.change(format!("rollback to {version}, {author}")) };
+    let by =
+        Change { always: true, untried: true, ..drops.change(format!("rollback to {version}, {author}")) };
     rules::change(shard, by, |_| Ok(wanted.clone())).await
 }
 

@@ -41,6 +41,18 @@ impl Subject {
         Subject::new(message, &head, payload_at)
     }
 
+    /// The same in memory of its own.
+    pub(super) fn copied(&self) -> Subject {
+        let mut copy = self.clone();
+        copy.message.body = bytes::Bytes::copy_from_slice(&self.message.body);
+        copy
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.message.body.len() + size_of_val(&self.headers[..])
+    }
+
     /// Its topic.
     pub(crate) fn topic_text(&self) -> &str {
         text(self.message.topic())

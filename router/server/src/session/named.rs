@@ -88,7 +88,7 @@ pub(super) async fn judge(shard: &Shard, names: &[String], blocks: Vec<Bytes>) -
             continue;
         };
         let subjects: Vec<Subject> = left.iter().filter_map(|index| subject(&fates[*index])).collect();
-        let outcomes = shard.modules().judge_by(version, &subjects).await;
+        let outcomes = shard.modules().judge_by(module, version, &subjects).await;
         for ((index, subject), outcome) in left.into_iter().zip(subjects).zip(outcomes) {
             fates[index] = fate(&view, module, subject, outcome);
         }
