@@ -351,7 +351,10 @@ pub enum PublishError {
         queue: String,
     },
     /// Mandatory, and nobody there.
-    Unroutable,
+    Unroutable {
+        /// Its topic.
+        topic: String,
+    },
     /// A request, and nobody there.
     NoResponders,
     /// Low disk; retry later.

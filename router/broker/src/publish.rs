@@ -147,7 +147,8 @@ impl Broker {
                 return Err(PublishError::NoResponders);
             }
             if mandatory {
-                return Err(PublishError::Unroutable);
+                let topic = String::from_utf8_lossy(message.topic()).into_owned();
+                return Err(PublishError::Unroutable { topic });
             }
             return Ok(Judged::New(plan));
         }

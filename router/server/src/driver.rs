@@ -478,7 +478,10 @@ pub(crate) fn publish_refusal(error: &PublishError) -> chaski_protocol::Refusal 
         PublishError::QueueFull { queue } => {
             Refusal::new(Code::QueueFull, format!("queue `{queue}` is full and refuses; nothing was stored"))
         }
-        PublishError::Unroutable => Code::Unroutable.into(),
+        PublishError::Unroutable { topic } => Refusal::new(
+            Code::Unroutable,
+            format!("no queue or subscription takes the topic `{topic}`; nothing was stored"),
+        ),
         PublishError::NoResponders => Code::NoResponders.into(),
         PublishError::DiskLow => Code::DiskLow.into(),
         PublishError::DiskFull => Code::DiskFull.into(),
