@@ -116,6 +116,8 @@ pub enum Effect {
     Pass {
         /// To whom.
         subscription: SubscriptionId,
+        /// When it was taken.
+        published_at: Millis,
         /// The message's block.
         body: Bytes,
         /// Messages dropped since the last one that was passed.

@@ -289,7 +289,7 @@ impl Broker {
             }
             let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
             for subscription in subscriptions {
-                self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+                self.subscriptions.pass(now, subscription, &message.body, wait, &self.rules.limits, output);
             }
             for begin in begins {
                 let number = match begin {

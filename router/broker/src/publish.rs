@@ -301,7 +301,7 @@ impl Broker {
         let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
         let wait = wait.and(plan.after);
         for subscription in plan.subscriptions {
-            self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+            self.subscriptions.pass(now, subscription, &message.body, wait, &self.rules.limits, output);
         }
         let sequence = (sequence.0 > 0).then_some(sequence);
         (Confirmation { sequence, routed, ..Confirmation::default() }, wait)

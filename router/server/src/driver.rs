@@ -399,8 +399,8 @@ impl Driver {
                 self.consumers.post(consumer.0, ConsumerEvent::Settled { number, outcome });
             }
             Effect::Extended { consumer, lost } => self.consumers.post(consumer.0, ConsumerEvent::Lost(lost)),
-            Effect::Pass { subscription, body, dropped } => {
-                self.subscriptions.post(subscription.0, Passed { body, dropped });
+            Effect::Pass { subscription, published_at, body, dropped } => {
+                self.subscriptions.post(subscription.0, Passed { published_at, body, dropped });
             }
             Effect::Invoke { job } => self.invoke(job),
             Effect::Spare { job } => self.shared.modules.jobs().spare(job),

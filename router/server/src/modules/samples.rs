@@ -172,6 +172,7 @@ impl Drop for Sample {
 
 #[cfg(test)]
 mod tests {
+    use chaski_broker::Millis;
     use chaski_modules::{Digest, Message as _, Verdict};
     use chaski_protocol::Head;
 
@@ -183,7 +184,7 @@ mod tests {
 
     fn subject(id: usize, payload: usize) -> Subject {
         let id = id.to_string();
-        Subject::of(compose(&Head { topic: "t", id: &id, ..Head::default() }, &vec![0; payload]))
+        Subject::of(compose(&Head { topic: "t", id: &id, ..Head::default() }, &vec![0; payload]), Millis(0))
     }
 
     /// A batch of messages with these numbers, of which each failed or none did.

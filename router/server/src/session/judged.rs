@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chaski_broker::{Command, JobId, Message, PublishError, Way};
+use chaski_broker::{Command, JobId, Message, Millis, PublishError, Way};
 use chaski_protocol::{Head, Refusal};
 
 use crate::driver::publish_refusal;
@@ -41,11 +41,12 @@ pub(super) fn way(
     message: &Message,
     head: &Head<'_>,
     payload_at: usize,
+    taken: Millis,
 ) -> (Way, Option<Box<Entry>>) {
     match resolved {
         Resolved::Direct(targets) => (Way::Direct(Arc::clone(targets)), None),
         Resolved::Through(plan) => {
-            let subject = Subject::new(message.clone(), head, payload_at);
+            let subject = Subject::new(message.clone(), head, payload_at, taken);
             (Way::Pending, Some(Box::new(Entry { subject, plan: Arc::clone(plan) })))
         }
     }
