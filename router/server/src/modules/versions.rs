@@ -24,6 +24,7 @@ use super::life::params_digest;
 use super::samples::Samples;
 use super::shadow::Shadow;
 use super::smoke::{self, Proof};
+use super::sweep::Wanted;
 use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, Named, host_params, place, use_of};
 use crate::start::StartError;
 
@@ -73,6 +74,8 @@ pub(crate) struct Versions {
     recent: Mutex<VecDeque<Compiled>>,
     /// A place for a shadow, for each name.
     shadows: Mutex<HashMap<String, Arc<ArcSwapOption<Shadow>>>>,
+    /// Binaries that are not to go yet.
+    pub(super) wanted: Wanted,
     /// What filters judged last, for the smoke runs.
     pub(super) samples: Arc<Samples>,
     reports: mpsc::UnboundedSender<Report>,
@@ -120,6 +123,7 @@ impl Versions {
             coordinators: Mutex::default(),
             recent: Mutex::default(),
             shadows: Mutex::default(),
+            wanted: Wanted::default(),
             samples: Arc::default(),
             reports,
         })
@@ -372,6 +376,25 @@ impl Versions {
     pub(crate) fn shadow_place(&self, name: &str) -> Arc<ArcSwapOption<Shadow>> {
         let mut shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(shadows.entry(name.to_owned()).or_default())
+    }
+
+    /// The binaries of all shadows.
+    pub(super) fn shadowed(&self) -> Vec<[u8; 32]> {
+        let shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        shadows.values().filter_map(|place| place.load().as_ref()?.pin.binary).collect()
+    }
+
+    /// Whether all of these are here, or the first that is not. They stay for a while.
+    pub(crate) fn hold(&self, binaries: &[[u8; 32]]) -> Result<(), Refusal> {
+        self.wanted.want(binaries.iter().copied());
+        for binary in binaries {
+            let found = self.blobs.get(BlobDigest(*binary));
+            if found.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?.is_none() {
+                let detail = format!("the binary {} is not here any more: deploy it again", Digest(*binary));
+                return Err(Refusal::new(Code::UnknownModule, detail));
+            }
+        }
+        Ok(())
     }
 
     /// A version for a shadow.

@@ -95,7 +95,10 @@ pub(crate) async fn change(
             filters,
         };
         match shard.apply_rules(new).await? {
-            Ok(version) => return Ok(RulesChange { version: version.0, changes }),
+            Ok(version) => {
+                modules::sweep_later(shard);
+                return Ok(RulesChange { version: version.0, changes });
+            }
             Err(RulesRefused::Version(_)) => {}
             Err(refused) => return Err(refusal(&refused)),
         }
@@ -162,6 +165,7 @@ async fn prepare(
         let checked =
             check(&wanted.document).map_err(|errors| Refusal::new(Code::RulesInvalid, errors.to_string()))?;
         let pins = pins(&shard, &checked, &current, &wanted.binaries)?;
+        shard.modules().versions().hold(&modules::new_binaries(&current, &pins))?;
         if !force {
             check_failed(&checked, &pins, &current)?;
         }
