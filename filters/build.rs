@@ -118,8 +118,9 @@ fn table(guests: &[Guest], built: &Path) -> String {
             let wasm = built.join(format!("{}.wasm", guest.name.replace('-', "_")));
             let readme = guest.folder.join("README.md");
             rows += &format!(
-                "    Guest {{ name: {:?}, readme: include_str!({readme:?}), wasm: include_bytes!({wasm:?}) }},\n",
-                guest.name
+                "    Guest {{ name: {:?}, world: {:?}, readme: include_str!({readme:?}), wasm: include_bytes!({wasm:?}) }},\n",
+                guest.name,
+                world(&guest.folder)
             );
         }
         rows
@@ -129,6 +130,15 @@ fn table(guests: &[Guest], built: &Path) -> String {
         rows(false),
         rows(true)
     )
+}
+
+/// What a guest is, by the attribute that makes it one.
+fn world(folder: &Path) -> &'static str {
+    let source = folder.join("src/lib.rs");
+    let source =
+        fs::read_to_string(&source).unwrap_or_else(|error| fail(&format!("{}: {error}", source.display())));
+    let is = |world: &&str| source.contains(&format!("#[{world}"));
+    ["aggregator", "compensator"].into_iter().find(is).unwrap_or("filter")
 }
 
 fn variable(name: &str) -> String {

@@ -50,6 +50,6 @@ pub async fn add_rules(client: &Client, document: &str) -> anyhow::Result<()> {
             known.insert(name, table.clone());
         }
     }
-    admin.rules_apply(rules.to_string(), Vec::new(), Vec::new(), Vec::new()).await?;
+    admin.rules_apply(rules.to_string(), Vec::new(), Vec::new(), Vec::new(), Vec::new()).await?;
     Ok(())
 }

@@ -7,6 +7,8 @@
 pub struct Guest {
     /// Its name, for example `header-match`.
     pub name: &'static str,
+    /// What it is: `filter`, `aggregator` or `compensator`.
+    pub world: &'static str,
     /// Its README: a heading, what it does, its params, an example.
     pub readme: &'static str,
     /// The core module, as cargo made it. The router makes a component of it.

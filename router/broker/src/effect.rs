@@ -116,6 +116,8 @@ pub enum Effect {
     Pass {
         /// To whom.
         subscription: SubscriptionId,
+        /// When it was taken.
+        published_at: Millis,
         /// The message's block.
         body: Bytes,
         /// Messages dropped since the last one that was passed.
@@ -351,7 +353,10 @@ pub enum PublishError {
         queue: String,
     },
     /// Mandatory, and nobody there.
-    Unroutable,
+    Unroutable {
+        /// Its topic.
+        topic: String,
+    },
     /// A request, and nobody there.
     NoResponders,
     /// Low disk; retry later.

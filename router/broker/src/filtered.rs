@@ -141,7 +141,8 @@ impl Broker {
                 return Err(PublishError::NoResponders);
             }
             if mandatory {
-                return Err(PublishError::Unroutable);
+                let topic = String::from_utf8_lossy(message.topic()).into_owned();
+                return Err(PublishError::Unroutable { topic });
             }
         }
         self.check_sorted(&sorted, room)?;
@@ -288,7 +289,7 @@ impl Broker {
             }
             let wait = if sequence.0 > 0 { self.numbered(own.position, own.durability) } else { own };
             for subscription in subscriptions {
-                self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+                self.subscriptions.pass(now, subscription, &message.body, wait, &self.rules.limits, output);
             }
             for begin in begins {
                 let number = match begin {

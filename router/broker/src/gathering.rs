@@ -107,7 +107,7 @@ impl Broker {
             let recipient = (queues.len() + place) as u16;
             let asked = self.asked_message(settings, message, &format!("{reply_to}.{recipient}"));
             self.gathers.listen(Listener { subscription: *subscription, gather: number, recipient });
-            self.subscriptions.pass(*subscription, &asked.body, wait, &self.rules.limits, output);
+            self.subscriptions.pass(now, *subscription, &asked.body, wait, &self.rules.limits, output);
         }
         for (place, id) in queues.iter().enumerate() {
             if sequence.0 == 0 || !self.queues.queue(*id).entries.contains(sequence.0) {

@@ -152,7 +152,8 @@ impl Broker {
                 return Err(PublishError::NoResponders);
             }
             if mandatory {
-                return Err(PublishError::Unroutable);
+                let topic = String::from_utf8_lossy(message.topic()).into_owned();
+                return Err(PublishError::Unroutable { topic });
             }
             return Ok(Judged::New(plan));
         }
@@ -311,7 +312,7 @@ impl Broker {
         let wait = wait.and(plan.after);
         if let Some(message) = others {
             for subscription in plan.subscriptions {
-                self.subscriptions.pass(subscription, &message.body, wait, &self.rules.limits, output);
+                self.subscriptions.pass(now, subscription, &message.body, wait, &self.rules.limits, output);
             }
         }
         let sequence = (sequence.0 > 0).then_some(sequence);

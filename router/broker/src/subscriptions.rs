@@ -9,7 +9,7 @@ use crate::begins::contains;
 use crate::config::ShardLimits;
 use crate::effect::{Effect, Held, Output, Wait};
 use crate::hash::HashKey;
-use crate::ids::{ConnectionId, SubscriptionId};
+use crate::ids::{ConnectionId, Millis, SubscriptionId};
 use crate::trie::Trie;
 
 /// One subscription.
@@ -92,6 +92,7 @@ impl Subscriptions {
     /// Hands a message over, unless the buffer is full.
     pub(crate) fn pass(
         &mut self,
+        now: Millis,
         id: SubscriptionId,
         body: &Bytes,
         wait: Wait,
@@ -111,7 +112,7 @@ impl Subscriptions {
         subscription.buffered.push_back(body.len() as u32);
         subscription.bytes += len;
         let dropped = std::mem::take(&mut subscription.dropped);
-        let effect = Effect::Pass { subscription: id, body: body.clone(), dropped };
+        let effect = Effect::Pass { subscription: id, published_at: now, body: body.clone(), dropped };
         output.effects.push(Held { wait, effect });
     }
 

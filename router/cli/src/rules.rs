@@ -38,7 +38,8 @@ enum Verb {
     },
     /// Puts a document into force
     ///
-    /// Module files that it names are read here, relative to the document, and sent along.
+    /// Module files that it names are read here, relative to the document, and sent along, with the signature of each where there is
+    /// one beside it (FILE.sig).
     #[command(after_help = "Example:\n  chaski rules apply rules.toml --drop-queue old-billing")]
     Apply {
         /// The document (`-` for stdin)
@@ -78,7 +79,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     match args.verb.clone() {
         Verb::Check { file } => check(&file, context).await,
         Verb::Diff { file } => {
-            let request = |document, files| AdminRequest::RulesDiff { document, files };
+            let request =
+                |document, files, signatures| AdminRequest::RulesDiff { document, files, signatures };
             let diff: RulesDiff = ask(&file, request, context).await?;
             if context.json {
                 return out::json(&diff);
@@ -89,8 +91,13 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
             out::text(diff.changes.join("\n"))
         }
         Verb::Apply { file, drop_queue: drop_queues, drop_state: drop_states } => {
-            let request =
-                |document, files| AdminRequest::RulesApply { document, files, drop_queues, drop_states };
+            let request = |document, files, signatures| AdminRequest::RulesApply {
+                document,
+                files,
+                signatures,
+                drop_queues,
+                drop_states,
+            };
             print_change(&ask(&file, request, context).await?, context)
         }
         Verb::Show => {
@@ -173,16 +180,20 @@ async fn read(file: &Path) -> anyhow::Result<String> {
         .map_err(|_| fail(Code::RulesInvalid, format!("{} is no UTF-8 text", name(file))))
 }
 
+/// Paths of module files, each with a digest or a signature.
+type Pairs = Vec<(String, String)>;
+
 /// A call about a document, with the module files that it names; what the router finds wrong in it is said with the file's name.
 async fn ask<T: serde::de::DeserializeOwned>(
     file: &Path,
-    request: impl FnOnce(String, Vec<(String, String)>) -> AdminRequest,
+    request: impl FnOnce(String, Pairs, Pairs) -> AdminRequest,
     context: &Context,
 ) -> anyhow::Result<T> {
     let document = read(file).await?;
     let answer = context.calling(async |client| {
         let files = client.admin().upload_files(&document, directory(file)).await?;
-        crate::context::ask(client, request(document, files)).await
+        let signatures = client.admin().signatures(&document, directory(file)).await?;
+        crate::context::ask(client, request(document, files, signatures)).await
     });
     answer.await.map_err(|error| match error.downcast_ref() {
         Some(AdminError::Refused(refusal)) if refusal.code == Code::RulesInvalid => {

@@ -156,6 +156,11 @@ impl Filter {
         self.0.version.metrics(Duration::from_nanos(self.0.mean_ns.load(Ordering::Relaxed)))
     }
 
+    /// Its figures begin anew, but for those of its instances.
+    pub fn forget_figures(&self) {
+        self.0.version.forget_figures();
+    }
+
     /// Drops all idle instances: after a swap, when the version is only kept for a rollback.
     pub fn shrink(&self) {
         self.0.version.shrink();

@@ -230,3 +230,32 @@ impl state::Host for Guest {
 
 impl types::Host for Guest {}
 impl columns::Host for Guest {}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::component::{Component, Linker};
+    use wasmtime::{Store, StoreLimits};
+
+    use super::*;
+    use crate::engine;
+
+    /// Two core modules of one component, each within a module's memory, and together beyond it. The pool refuses it by its own
+    /// count; this engine has none.
+    #[test]
+    fn a_component_has_one_memory_among_all_its_core_modules() {
+        let text = r#"(component
+            (core module $one (memory 1)) (core instance (instantiate $one)) (core instance (instantiate $one)))"#;
+        let engine = engine::compiling().unwrap();
+        let component = Component::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        let mut unlimited = Store::new(&engine, StoreLimits::default());
+        let mut limited = Store::new(&engine, Guest::new(Limits::default(), false));
+        limited.limiter(|guest| guest);
+        unlimited.set_epoch_deadline(1);
+        limited.set_epoch_deadline(1);
+        assert!(Linker::new(&engine).instantiate(&mut unlimited, &component).is_ok());
+        let Err(error) = Linker::new(&engine).instantiate(&mut limited, &component) else {
+            panic!("it has two memories")
+        };
+        assert!(format!("{error:#}").contains("memory count"), "{error:#}");
+    }
+}

@@ -259,6 +259,14 @@ impl<E: Exports> Version<E> {
         }
     }
 
+    /// Calls, messages and errors so far were no live ones.
+    pub(crate) fn forget_figures(&self) {
+        let mut kept = self.kept();
+        let made = kept.meter.made;
+        kept.meter = Meter::new();
+        kept.meter.made = made;
+    }
+
     /// Drops all idle instances.
     pub(crate) fn shrink(&self) {
         let idle = std::mem::take(&mut self.kept().idle);

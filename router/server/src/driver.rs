@@ -402,8 +402,8 @@ impl Driver {
                 self.consumers.post(consumer.0, ConsumerEvent::Settled { number, outcome });
             }
             Effect::Extended { consumer, lost } => self.consumers.post(consumer.0, ConsumerEvent::Lost(lost)),
-            Effect::Pass { subscription, body, dropped } => {
-                self.subscriptions.post(subscription.0, Passed { body, dropped });
+            Effect::Pass { subscription, published_at, body, dropped } => {
+                self.subscriptions.post(subscription.0, Passed { published_at, body, dropped });
             }
             Effect::Invoke { job } => self.invoke(job),
             Effect::Spare { job } => self.shared.modules.jobs().spare(job),
@@ -481,7 +481,10 @@ pub(crate) fn publish_refusal(error: &PublishError) -> chaski_protocol::Refusal 
         PublishError::QueueFull { queue } => {
             Refusal::new(Code::QueueFull, format!("queue `{queue}` is full and refuses; nothing was stored"))
         }
-        PublishError::Unroutable => Code::Unroutable.into(),
+        PublishError::Unroutable { topic } => Refusal::new(
+            Code::Unroutable,
+            format!("no queue or subscription takes the topic `{topic}`; nothing was stored"),
+        ),
         PublishError::NoResponders => Code::NoResponders.into(),
         PublishError::DiskLow => Code::DiskLow.into(),
         PublishError::DiskFull => Code::DiskFull.into(),

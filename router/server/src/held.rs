@@ -104,7 +104,7 @@ fn recipient(effect: &Effect) -> Option<u64> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use chaski_broker::{Event, SubscriptionId};
+    use chaski_broker::{Event, Millis, SubscriptionId};
 
     fn event(position: u64, durability: Durability) -> Held {
         let effect = Effect::Event(Event::QueueDropped { queue: "q".into(), count: position });
@@ -127,7 +127,8 @@ mod tests {
 
     fn pass(subscription: u64, position: u64, durability: Durability) -> Held {
         let subscription = SubscriptionId(subscription);
-        let effect = Effect::Pass { subscription, body: Bytes::new(), dropped: position };
+        let effect =
+            Effect::Pass { subscription, published_at: Millis(0), body: Bytes::new(), dropped: position };
         Held { wait: Wait { position: Position(position), durability }, effect }
     }
 

@@ -78,7 +78,7 @@ impl PublishCounts {
             Ok(Confirmation { routed: 0, .. }) => 11,
             Ok(_) => 0,
             Err(PublishError::QueueFull { .. }) => 3,
-            Err(PublishError::Unroutable) => 4,
+            Err(PublishError::Unroutable { .. }) => 4,
             Err(PublishError::NoResponders) => 5,
             Err(PublishError::DiskLow) => 6,
             Err(PublishError::DiskFull) => 7,

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use chaski_broker::{
-    Attach, Bindings, Broker, Command, ConnectionId, ConsumerId, Delivery, Message, OperateError, Operation,
-    Progress, PublisherId, QueueId, Rules, RulesRefused, RulesVersion, SubscriptionId,
+    Attach, Bindings, Broker, Command, ConnectionId, ConsumerId, Delivery, Message, Millis, OperateError,
+    Operation, Progress, PublisherId, QueueId, Rules, RulesRefused, RulesVersion, SubscriptionId,
 };
 use chaski_broker::{
     Attached, Confirmation, Lease, PublishError, Sequence, SettleError, TransactionError, UnknownQueue,
@@ -95,6 +95,7 @@ pub(crate) enum ConsumerEvent {
 
 /// A message for a subscription.
 pub(crate) struct Passed {
+    pub(crate) published_at: Millis,
     pub(crate) body: Bytes,
     pub(crate) dropped: u64,
 }

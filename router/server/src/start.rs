@@ -110,20 +110,13 @@ pub(crate) fn start(
         stopping: false,
     };
     let upkeep = Upkeep::new(input.downgrade(), broker.position());
-    let named = named_binaries(&broker);
+    let named = modules::named_binaries(&broker);
     let shard = Shard::new(input, view, notices, journal.reader(), clock.now().0, Arc::new(modules));
     modules::sweep(&shard, &named);
     let weak = shard.downgrade();
     let driver = Driver::new(broker, Box::new(journal), clock, weak, progress, output, upkeep);
     let driver = tokio::spawn(driver.run(inputs));
     Ok(Running { shard, driver })
-}
-
-/// The binaries that kept versions of the rules name, or that gathers and sagas under way are pinned to.
-fn named_binaries(broker: &Broker) -> Vec<[u8; 32]> {
-    let history = broker.rules_history().flat_map(|entry| entry.modules.iter());
-    let named = history.chain(&broker.rules().modules).filter_map(|pin| pin.binary);
-    named.chain(broker.pinned_binaries()).collect()
 }
 
 /// The broker as the newest whole snapshot has it; an empty one when there is none yet.

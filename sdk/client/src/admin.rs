@@ -82,11 +82,15 @@ verbs! {
     dlq_purge(queue: impl Into<String> => queue.into()) -> Count = DlqPurge;
     /// Checks a rules document (TOML); nothing changes.
     rules_check(document: impl Into<String> => document.into()) -> RulesCheck = RulesCheck;
-    /// What a rules document would change. `files` is what [`upload_files`](Admin::upload_files) answers of it.
-    rules_diff(document: impl Into<String> => document.into(), files: Vec<(String, String)> => files) -> RulesDiff = RulesDiff;
-    /// Applies a rules document. `files` is what [`upload_files`](Admin::upload_files) answers of it. A queue that vanishes with messages
+    /// What a rules document would change. `files` is what [`upload_files`](Admin::upload_files) answers of it,
+    /// `signatures` what [`signatures`](Admin::signatures) does.
+    rules_diff(document: impl Into<String> => document.into(), files: Vec<(String, String)> => files,
+        signatures: Vec<(String, String)> => signatures) -> RulesDiff = RulesDiff;
+    /// Applies a rules document. `files` is what [`upload_files`](Admin::upload_files) answers of it,
+    /// `signatures` what [`signatures`](Admin::signatures) does. A queue that vanishes with messages
     /// in it must be named in `drop_queues`, a module that vanishes with its state in `drop_states`.
     rules_apply(document: impl Into<String> => document.into(), files: Vec<(String, String)> => files,
+        signatures: Vec<(String, String)> => signatures,
         drop_queues: Vec<String> => drop_queues, drop_states: Vec<String> => drop_states) -> RulesChange = RulesApply;
     /// A new version equal to an earlier one.
     rules_rollback(version: u64 => version, drop_queues: Vec<String> => drop_queues, drop_states: Vec<String> => drop_states)

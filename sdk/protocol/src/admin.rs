@@ -121,6 +121,8 @@ pub enum AdminRequest {
         document: String,
         /// Module files: the path as the document has it, and the digest of what was uploaded.
         files: Vec<(String, String)>,
+        /// Ed25519 signatures over those files, where they are signed: the path as above, and 64 bytes in base64.
+        signatures: Vec<(String, String)>,
     },
     /// Applies a document: [`RulesChange`].
     RulesApply {
@@ -128,6 +130,8 @@ pub enum AdminRequest {
         document: String,
         /// Module files: the path as the document has it, and the digest of what was uploaded.
         files: Vec<(String, String)>,
+        /// Ed25519 signatures over those files, where they are signed: the path as above, and 64 bytes in base64.
+        signatures: Vec<(String, String)>,
         /// Queues that may vanish with messages in them.
         drop_queues: Vec<String>,
         /// Modules whose state may vanish with them; of those that stay, the state is emptied.
@@ -156,7 +160,7 @@ pub enum AdminRequest {
         signature: Option<String>,
         /// What it is given, in the place of what the rules have; none: that stays.
         params: Option<serde_json::Map<String, serde_json::Value>>,
-        /// Even if this version rolled itself back before.
+        /// Even if this version rolled itself back before, or fails on the messages that were judged last.
         force: bool,
     },
     /// `Vec<ModuleView>`: every module of the rules by name.

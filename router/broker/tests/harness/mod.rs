@@ -364,7 +364,7 @@ impl World {
             }
             Effect::Confirm { number, outcome, .. } => Seen::Confirm(wait, *number, outcome.clone()),
             Effect::Transacted { number, outcome, .. } => Seen::Transacted(wait, *number, outcome.clone()),
-            Effect::Pass { subscription, body, dropped } => {
+            Effect::Pass { subscription, body, dropped, .. } => {
                 self.pass_waits.push(wait);
                 Seen::Pass(*subscription, body.clone(), *dropped)
             }
@@ -453,7 +453,7 @@ impl World {
                 self.settled.insert(number, outcome);
             }
             Effect::Extended { lost, .. } => self.lost.extend(lost),
-            Effect::Pass { subscription, body, dropped } => {
+            Effect::Pass { subscription, body, dropped, .. } => {
                 self.passes.entry(subscription).or_default().push_back((body, dropped));
             }
             Effect::Invoke { job } => self.invoked.push(job),

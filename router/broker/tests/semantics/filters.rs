@@ -79,7 +79,7 @@ fn mandatory_publish_of_which_nothing_is_routed_is_unroutable_and_leaves_nothing
     let rejected = Filtered { dead, ..filtered() };
     for judged in [dropped.clone(), rejected] {
         let refused = world.try_publish_as(&draft("in", "m"), true, judged);
-        assert_eq!(refused, Err(PublishError::Unroutable));
+        assert_eq!(refused, Err(PublishError::Unroutable { topic: "in".to_owned() }));
     }
     assert!(world.browse("chaski").is_empty());
     let confirmation = world.publish_as(&draft("in", "m"), dropped);

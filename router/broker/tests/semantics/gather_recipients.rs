@@ -257,7 +257,10 @@ fn gather_that_is_over_waits_for_no_subscription() {
 fn pattern_with_nobody_there_is_no_responders() {
     let mut world = World::steering(&[], &[suppliers(|_| {})], &[]);
     assert_eq!(world.try_publish(request("q1")), Err(PublishError::NoResponders));
-    assert_eq!(world.publish_mandatory(draft("quote", "q2")), Err(PublishError::Unroutable));
+    assert_eq!(
+        world.publish_mandatory(draft("quote", "q2")),
+        Err(PublishError::Unroutable { topic: "quote".to_owned() })
+    );
     assert_eq!(world.publish(draft("quote", "q3")).routed, 0);
     world.subscribe(2, "suppliers.a");
     assert_eq!(world.publish(request("q1")).routed, 1, "its retry is judged afresh");

@@ -30,7 +30,10 @@ fn every_bound_queue_takes_a_copy_under_one_sequence() {
 fn unroutable_publish_is_confirmed_with_zeroes_and_an_error_when_mandatory() {
     let mut world = World::new(&[queue("work")]);
     assert_eq!(world.publish(draft("nobody", "a")), Confirmation::default());
-    assert_eq!(world.publish_mandatory(draft("nobody", "b")), Err(PublishError::Unroutable));
+    assert_eq!(
+        world.publish_mandatory(draft("nobody", "b")),
+        Err(PublishError::Unroutable { topic: "nobody".to_owned() })
+    );
     assert_eq!(world.publish_mandatory(draft("work", "c")).map(|confirmation| confirmation.routed), Ok(1));
 }
 

@@ -73,7 +73,13 @@ fn full_rejecting_queue_refuses_the_whole_parts_counted_together() {
 fn mandatory_publish_that_reaches_nobody_refuses_the_whole() {
     let (mut world, _, delivery) = world(queue("tight"));
     let outcome = world.transact("t", &[("in", &delivery)], &[(draft("nobody", "x"), true)]);
-    assert_eq!(outcome, Err(TransactionError::Publish { index: 0, error: PublishError::Unroutable }));
+    assert_eq!(
+        outcome,
+        Err(TransactionError::Publish {
+            index: 0,
+            error: PublishError::Unroutable { topic: "nobody".to_owned() }
+        })
+    );
     assert_eq!(world.counts("in"), [0, 0, 0, 1]);
 }
 

@@ -39,13 +39,13 @@ impl Added {
     pub(crate) async fn apply_text(client: &Client, text: &str, names: Vec<String>) -> anyhow::Result<Added> {
         let document = client.admin().rules_show().await?.document;
         let extended = format!("{document}\n{text}");
-        client.admin().rules_apply(&extended, Vec::new(), Vec::new(), Vec::new()).await?;
+        client.admin().rules_apply(&extended, Vec::new(), Vec::new(), Vec::new(), Vec::new()).await?;
         Ok(Added { document, names })
     }
 
     /// Puts the rules back as they were; the queues go with their messages.
     pub(crate) async fn remove(self, client: &Client) -> anyhow::Result<()> {
-        client.admin().rules_apply(&self.document, Vec::new(), self.names, Vec::new()).await?;
+        client.admin().rules_apply(&self.document, Vec::new(), Vec::new(), self.names, Vec::new()).await?;
         Ok(())
     }
 }

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use anyhow::Context as _;
-use chaski_client::Published;
+use chaski_client::{AdminError, Published};
 use chaski_filters::Guest;
+use chaski_protocol::Code;
 use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
 
@@ -77,14 +78,22 @@ impl Stage {
         Ok(())
     }
 
-    /// A version that fails on everything, until the router takes it back by itself.
+    /// A version that fails on everything: the router refuses it, and deployed all the same takes it back by itself.
     pub(super) async fn trapping_version(&mut self, parts: &Parts) -> anyhow::Result<()> {
         let admin = self.client.admin();
         let mut taken_back = self.client.subscribe("$chaski.events.module_rolled_back").await?;
         let trap = guest(chaski_filters::hostile("trap"))?;
-        let deployed = admin.deploy(MODULE, trap.wasm).params(Map::new()).await?;
+        let deploy = admin.deploy(MODULE, trap.wasm).params(Map::new());
+        match deploy.clone().await {
+            Err(AdminError::Refused(refusal)) if refusal.code == Code::ModuleFailed => self.narrator.say(
+                "a version that traps is refused before it judges anything: it was tried on the last events, and failed",
+            ),
+            Err(error) => return Err(error.into()),
+            Ok(deployed) => anyhow::bail!("a version that traps on the last events was deployed: {deployed:?}"),
+        }
+        let deployed = deploy.force().await?;
         self.narrator.say(format!(
-            "a version that traps is deployed: {} (rules version {})",
+            "it is deployed all the same: {} (rules version {})",
             short(&deployed.digest),
             deployed.version
         ));

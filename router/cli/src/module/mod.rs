@@ -57,7 +57,7 @@ enum Verb {
         name: Option<String>,
         #[command(flatten)]
         signer: Signer,
-        /// Even if this version rolled itself back before
+        /// Even if this version rolled itself back before, or fails on the messages that were judged last
         #[arg(long)]
         force: bool,
         /// What it is given, in the place of what the rules have: an object

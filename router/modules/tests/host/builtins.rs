@@ -133,3 +133,12 @@ fn every_compensator_makes_its_plan() {
     let course = skipping.advance(&history([Completed, Pending, Pending], None)).unwrap().answer.unwrap();
     assert_eq!(course, Course::Step { step: "ship".into(), payload: None });
 }
+
+/// The rules offer each where its world fits, before it is compiled.
+#[test]
+fn every_builtin_is_of_the_world_that_its_table_says() {
+    for guest in chaski_filters::builtins() {
+        let binary = host().take(guest.wasm, None).expect(guest.name);
+        assert_eq!(binary.world().name(), guest.world, "{}", guest.name);
+    }
+}

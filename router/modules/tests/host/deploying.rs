@@ -183,6 +183,23 @@ fn a_child_compiles_what_this_process_runs() {
     assert_eq!(filter.judge(&samples("d"), &Context::default()).unwrap().outcomes, [Ok(Verdict::Drop)]);
 }
 
+/// It stands back behind whoever serves, and leaves no core file, however it dies.
+#[test]
+fn a_compilation_is_nice_and_dumps_no_core() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("told");
+    let Compiler::Child { program, .. } = child() else { unreachable!("it is a child") };
+    let compiler = Compiler::Child { program, args: vec![told.clone().into()] };
+    // Further back than this process, wherever that stands.
+    let before = rustix::process::getpriority_process(None).unwrap();
+    let compile = CompileLimits { nice: 3, ..CompileLimits::default() };
+    let host = host_with(compiler, None, HostLimits { instances: 1, compile, ..HostLimits::default() });
+    host.compile(&host.take(&Guest::default().module(), None).unwrap()).unwrap();
+    let nice = (before + 3).min(19);
+    assert_eq!(fs::read_to_string(told).unwrap(), format!("nice {nice}, core Some(0) Some(0)"));
+    assert_eq!(CompileLimits::default().nice, 10);
+}
+
 /// A module of many functions, which take long to compile.
 fn bomb() -> Vec<u8> {
     let body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.const 3)) (local.get 0)))".repeat(20_000);

@@ -58,10 +58,12 @@ pub(crate) async fn answer(
         }
         R::DlqPurge { queue } => json(dead::purge(shard, &queue).await?),
         R::RulesCheck { document } => json(rules::check(document).await?),
-        R::RulesDiff { document, files } => json(rules::diff(shard, document, files).await?),
-        R::RulesApply { document, files, drop_queues, drop_states } => {
+        R::RulesDiff { document, files, signatures } => {
+            json(rules::diff(shard, document, rules::named(files, signatures)?).await?)
+        }
+        R::RulesApply { document, files, signatures, drop_queues, drop_states } => {
             let drops = rules::Drops { queues: drop_queues, states: drop_states };
-            json(rules::apply(shard, author, document, files, drops).await?)
+            json(rules::apply(shard, author, document, rules::named(files, signatures)?, drops).await?)
         }
         R::RulesShow => json(rules::show(shard).await?),
         R::RulesHistory => json(rules::history(shard).await?),

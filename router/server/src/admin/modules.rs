@@ -45,7 +45,7 @@ pub(super) async fn deploy(shard: &Shard, author: &str, asked: Asked) -> Result<
     Ok(deployed(shard, modules::deploy(shard, author, deploy).await?))
 }
 
-fn signature(text: Option<String>) -> Result<Option<Vec<u8>>, Refusal> {
+pub(super) fn signature(text: Option<String>) -> Result<Option<Vec<u8>>, Refusal> {
     let decode = |text: String| STANDARD.decode(text);
     text.map(decode)
         .transpose()

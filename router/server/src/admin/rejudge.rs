@@ -52,7 +52,8 @@ pub(super) async fn rejudge(shard: &Shard, wanted: &Wanted<'_>) -> Result<Count,
                 copies = true;
                 continue;
             }
-            let subject = Subject::new(message::to_broker(&block, &head), &head, payload_at);
+            let subject =
+                Subject::new(message::to_broker(&block, &head), &head, payload_at, browsed.published_at);
             match one(shard, wanted, browsed.sequence, subject).await {
                 Ok(None) => count.count += 1,
                 Ok(Some(stopped)) => return Ok(Count { stopped: Some(stopped), ..count }),

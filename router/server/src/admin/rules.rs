@@ -21,9 +21,9 @@ pub(super) async fn check(document: String) -> Result<RulesCheck, Refusal> {
 pub(super) async fn diff(
     shard: &Shard,
     document: String,
-    files: Vec<(String, String)>,
+    files: BTreeMap<String, ModulePin>,
 ) -> Result<RulesDiff, Refusal> {
-    let wanted = Wanted { document, binaries: Binaries::Named(named(files)?) };
+    let wanted = Wanted { document, binaries: Binaries::Named(files) };
     let (version, changes) = rules::difference(shard, wanted).await?;
     Ok(RulesDiff { version: version.0, changes })
 }
@@ -33,21 +33,34 @@ pub(super) async fn apply(
     shard: &Shard,
     author: &str,
     document: String,
-    files: Vec<(String, String)>,
+    files: BTreeMap<String, ModulePin>,
     drops: Drops,
 ) -> Result<RulesChange, Refusal> {
-    let wanted = Wanted { document, binaries: Binaries::Named(named(files)?) };
+    let wanted = Wanted { document, binaries: Binaries::Named(files) };
     let by = drops.change(format!("rules apply, {author}"));
     rules::change(shard, by, |_| Ok(wanted.clone())).await
 }
 
-/// The module files that were uploaded with a document, by path as written in it.
-fn named(files: Vec<(String, String)>) -> Result<BTreeMap<String, ModulePin>, Refusal> {
+/// The module files that were uploaded with a document, and their signatures, by path as written in it.
+pub(super) fn named(
+    files: Vec<(String, String)>,
+    signatures: Vec<(String, String)>,
+) -> Result<BTreeMap<String, ModulePin>, Refusal> {
     let pin = |(path, digest): (String, String)| {
         let binary = Some(super::digest(&digest)?);
         Ok((path, ModulePin { name: String::new(), binary, signature: None }))
     };
-    files.into_iter().map(pin).collect()
+    let mut named: BTreeMap<String, ModulePin> =
+        files.into_iter().map(pin).collect::<Result<_, Refusal>>()?;
+    for (path, text) in signatures {
+        let Some(pin) = named.get_mut(&path) else {
+            let detail =
+                format!("there is a signature for the file {path}, which did not come with the document");
+            return Err(Refusal::new(Code::BadRequest, detail));
+        };
+        pin.signature = super::modules::signature(Some(text))?;
+    }
+    Ok(named)
 }
 
 /// What may be lost by a change.
@@ -128,7 +141,8 @@ pub(super) async fn rollback(
         Refusal::new(Code::UnknownId, detail)
     })?;
     let wanted = Wanted { document, binaries: Binaries::Kept(pins) };
-    let by = Change { always: true, ..drops.change(format!("rollback to {version}, {author}")) };
+    let by =
+        Change { always: true, untried: true, ..drops.change(format!("rollback to {version}, {author}")) };
     rules::change(shard, by, |_| Ok(wanted.clone())).await
 }
 

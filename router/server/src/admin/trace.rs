@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chaski_broker::{Command, Confirmation, Filtered, Publish, PublishError, PublisherId, Way};
+use chaski_broker::{Command, Confirmation, Filtered, Millis, Publish, PublishError, PublisherId, Way};
 use chaski_protocol::admin::{TraceDead, TracePublished, TraceResult, TraceStep, TraceView};
 use chaski_protocol::{Code, DEFAULT_PRIORITY, Head, Refusal};
 use tokio::sync::mpsc;
@@ -93,7 +93,7 @@ fn subject(view: &View, request: &Asked) -> Result<Subject, Refusal> {
     };
     let composed = message::compose(&head, &payload);
     message::check(&composed.body, view.max_payload, view.max_headers)?;
-    Ok(Subject::of(composed))
+    Ok(Subject::of(composed, Millis(head.timestamp_ms)))
 }
 
 /// Publishes it as a client would, and waits for the confirm.

@@ -16,6 +16,7 @@ use super::health::{Admission, Health, Tolerance, Trouble};
 use super::lanes::{Lanes, Place};
 use super::logbook::Logbook;
 use super::overlay::Overlay;
+use super::samples::Sample;
 use super::shadow::Shadow;
 use super::subject::Subject;
 use crate::rules::OnError;
@@ -77,6 +78,8 @@ pub(crate) struct Version {
     log: Logbook,
     /// Whether its manager was told and has not yet acted.
     reported: AtomicBool,
+    /// Whether it bore its smoke run, or was spared it.
+    proven: AtomicBool,
     reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -90,6 +93,8 @@ pub(crate) struct Active {
     pub(crate) coordinator: Option<Arc<Coordinator>>,
     /// A version that runs beside it.
     pub(crate) shadow: Arc<ArcSwapOption<Shadow>>,
+    /// What it judged last for consumers and subscriptions.
+    pub(super) sample: Arc<Sample>,
 }
 
 impl Active {
@@ -139,6 +144,7 @@ impl Version {
             health: Mutex::new(Health::new(tolerance)),
             log: Logbook::new(),
             reported: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
             reports,
         }
     }
@@ -146,6 +152,16 @@ impl Version {
     /// Whether its calls run in the slow lane.
     pub(crate) fn is_slow(&self) -> bool {
         self.short_calls.load(Ordering::Relaxed) < SMOKE_CALLS
+    }
+
+    /// Whether it needs no smoke run any more.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// From now on it needs none.
+    pub(super) fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
     }
 
     /// Whether it is suspended.
@@ -244,11 +260,7 @@ impl Version {
         outcomes: &mut Vec<Outcome>,
     ) {
         self.log.write(self.filter.name(), &judged.lines, judged.lines_left_out);
-        if judged.longest.measured && judged.longest.cpu > INLINE {
-            self.short_calls.store(0, Ordering::Relaxed);
-        } else if self.is_slow() {
-            self.short_calls.fetch_add(judged.calls.min(SMOKE_CALLS), Ordering::Relaxed);
-        }
+        self.count_calls(&judged);
         if let Some(state) = state {
             state.write(judged.writes);
         }
@@ -273,6 +285,15 @@ impl Version {
             let _ = self.reports.send(Report { module, version, trouble });
         }
         outcomes.extend(judged.outcomes.into_iter().map(told));
+    }
+
+    /// Whether its calls stay short decides where it runs.
+    pub(super) fn count_calls(&self, judged: &Judged) {
+        if judged.longest.measured && judged.longest.cpu > INLINE {
+            self.short_calls.store(0, Ordering::Relaxed);
+        } else if self.is_slow() {
+            self.short_calls.fetch_add(judged.calls.min(SMOKE_CALLS), Ordering::Relaxed);
+        }
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {

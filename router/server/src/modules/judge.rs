@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chaski_broker::JudgeError;
+use chaski_modules::VersionId;
 
 use super::active::{Active, Outcome};
 use super::lanes::Lanes;
 use super::overlay::Overlay;
+use super::samples::Sample;
 use super::subject::Subject;
 use super::work::Work;
 
@@ -43,7 +45,7 @@ pub(crate) async fn advance(
             return Ok(());
         }
         let mut outcomes: Vec<Vec<_>> = works.iter().map(|_| Vec::new()).collect();
-        for Group { module, members, subjects } in groups {
+        for Group { module, members, samples, subjects } in groups {
             let Some(version) = &module.version else {
                 for (work, _) in members {
                     let detail = format!(
@@ -63,6 +65,7 @@ pub(crate) async fn advance(
             let began = Instant::now();
             let judged = version.judge(lanes, &subjects, now_ms, state).await;
             if purpose == Purpose::Publish {
+                keep(version.filter.id(), &samples, &subjects, &judged);
                 offer(&module, &subjects, &judged, now_ms, state);
             }
             let took = began.elapsed() / members.len() as u32;
@@ -76,6 +79,19 @@ pub(crate) async fn advance(
                 work.take(outcomes);
             }
         }
+    }
+}
+
+/// Keeps a few of what was judged, each where its filter stands.
+fn keep(version: VersionId, samples: &[Arc<Sample>], subjects: &[Subject], outcomes: &[Outcome]) {
+    let mut kept: Vec<&Arc<Sample>> = Vec::with_capacity(1);
+    for sample in samples {
+        if kept.iter().any(|known| Arc::ptr_eq(known, sample)) {
+            continue;
+        }
+        kept.push(sample);
+        let judged = samples.iter().zip(subjects.iter().zip(outcomes));
+        sample.keep(version, judged.filter(|(of, _)| Arc::ptr_eq(of, sample)).map(|(_, judged)| judged));
     }
 }
 
@@ -97,6 +113,8 @@ struct Group {
     module: Arc<Active>,
     /// The number of the work, and of the copy in it.
     members: Vec<(usize, usize)>,
+    /// Of each where it stands.
+    samples: Vec<Arc<Sample>>,
     subjects: Vec<Subject>,
 }
 
@@ -111,11 +129,13 @@ fn groups(works: &[Work], with_state: bool) -> Vec<Group> {
             match known {
                 Some(group) => {
                     group.members.push((number, item));
+                    group.samples.push(Arc::clone(&step.sample));
                     group.subjects.push(subject.clone());
                 }
                 None => groups.push(Group {
                     module: Arc::clone(&step.module),
                     members: vec![(number, item)],
+                    samples: vec![Arc::clone(&step.sample)],
                     subjects: vec![subject.clone()],
                 }),
             }

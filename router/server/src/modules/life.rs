@@ -54,7 +54,10 @@ pub(crate) struct Past {
 
 /// Takes a binary that was uploaded, and keeps it.
 pub(crate) fn keep_binary(shard: &Shard, bytes: &[u8]) -> Result<[u8; 32], Refusal> {
-    match shard.modules().versions().blobs().put(bytes) {
+    let versions = shard.modules().versions();
+    // One that is here already is as old as it was, and must not go between this and its deploy.
+    versions.wanted.want([Digest::of(bytes).0]);
+    match versions.blobs().put(bytes) {
         Ok(digest) => Ok(digest.0),
         Err(error) => Err(blob_refusal(&error)),
     }
@@ -152,6 +155,7 @@ async fn looked_at(
     beside(move || {
         let options = check(&document).map(|checked| checked.module_options).unwrap_or_default();
         let versions = shard.modules().versions();
+        versions.wanted.want([digest]);
         let bytes = versions.blobs().get(BlobDigest(digest)).map_err(|error| blob_refusal(&error))?;
         let bytes = bytes.ok_or_else(|| {
             let detail = format!("the binary {} was not uploaded", Digest(digest));
@@ -249,8 +253,9 @@ pub(crate) async fn roll_back(shard: &Shard, author: &str, module: &str) -> Resu
     put_back(shard, change, previous).await
 }
 
-/// Puts an earlier version in force.
+/// Puts an earlier version in force, whatever it makes of the messages of now: the way back must not be barred.
 pub(crate) async fn put_back(shard: &Shard, change: Change, past: Past) -> Result<RulesChange, Refusal> {
+    let change = Change { untried: true, ..change };
     let binary = past.pin.binary.expect("only what was deployed is put back");
     let failed = change.failed.clone();
     let edit = |current: &Rules| {
@@ -341,22 +346,4 @@ pub(crate) async fn beside<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?
-}
-
-/// Removes binaries and compiled code that no kept version of the rules names. Those of the last hour stay: somebody may be about to deploy
-/// one.
-pub(crate) fn sweep(shard: &Shard, named: &[[u8; 32]]) {
-    const YOUNG: std::time::Duration = std::time::Duration::from_secs(3600);
-    let versions = shard.modules().versions();
-    let blobs = versions.blobs().list().unwrap_or_default();
-    for blob in blobs {
-        let young = blob.modified.elapsed().is_ok_and(|age| age < YOUNG);
-        if !young
-            && !named.contains(&blob.digest.0)
-            && let Err(error) = versions.blobs().remove(blob.digest)
-        {
-            tracing::warn!(digest = %blob.digest, %error, "a binary that nobody needs any more stays");
-        }
-    }
-    versions.forget_code_except(named);
 }

@@ -14,11 +14,14 @@ mod lanes;
 mod life;
 mod logbook;
 mod overlay;
+mod samples;
 mod set;
 mod shadow;
+mod smoke;
 mod steering;
 mod straight;
 mod subject;
+mod sweep;
 mod trace;
 mod translate;
 mod versions;
@@ -43,8 +46,10 @@ pub(crate) use keeper::keep;
 pub(crate) use life::*;
 pub(crate) use set::{FilterSet, Filters, Place, Resolved};
 pub(crate) use shadow::Shadow;
+pub(crate) use smoke::{Now, Proof};
 pub(crate) use straight::{Entry, Settled};
 pub(crate) use subject::{MessageBounds, Subject};
+pub(crate) use sweep::{named_binaries, new_binaries, sweep, sweep_later};
 pub(crate) use trace::{Seen, Trace};
 pub(crate) use versions::{Problem, now_ms, refusal};
 pub(crate) use work::Work;
@@ -150,17 +155,25 @@ impl Modules {
     }
 
     /// Judges deliveries of a consumer or messages of a subscription by one filter.
-    pub(crate) async fn judge_by(&self, version: &Arc<Version>, subjects: &[Subject]) -> Vec<Outcome> {
-        version.judge(&self.versions.lanes, subjects, now_ms(), None).await
+    pub(crate) async fn judge_by(
+        &self,
+        module: &Active,
+        version: &Arc<Version>,
+        subjects: &[Subject],
+    ) -> Vec<Outcome> {
+        let outcomes = version.judge(&self.versions.lanes, subjects, now_ms(), None).await;
+        module.sample.keep(version.filter.id(), subjects.iter().zip(&outcomes));
+        outcomes
     }
 
-    /// The filters of a document under the binaries that are pinned. Blocks while they compile.
+    /// The filters of a document under the binaries that are pinned. Blocks while they compile, and while new versions are tried.
     pub(crate) fn filters(
         &self,
         checked: &Checked,
         pins: &[ModulePin],
+        proof: &Proof,
     ) -> Result<Arc<Filters>, Vec<Problem>> {
-        Ok(joined(checked, self.versions.make(checked, pins)?))
+        Ok(self.joined(checked, self.versions.make(checked, pins, proof)?))
     }
 
     /// The same at a start: what can't be made waits for a deploy.
@@ -170,24 +183,25 @@ impl Modules {
         pins: &[ModulePin],
     ) -> (Arc<Filters>, Vec<Problem>) {
         let (made, problems) = self.versions.make_what_can_be(checked, pins);
-        (joined(checked, made), problems)
+        (self.joined(checked, made), problems)
     }
-}
 
-/// Routes and bindings with their modules.
-fn joined(checked: &Checked, made: Vec<Arc<Active>>) -> Arc<Filters> {
-    let modules: BTreeMap<String, Arc<Active>> =
-        made.into_iter().map(|module| (module.name.to_string(), module)).collect();
-    let chain = |names: &[String]| -> Vec<Arc<Active>> {
-        // The document was checked: every filter is a module of it.
-        names.iter().filter_map(|name| modules.get(name)).cloned().collect()
-    };
-    let routes = checked.routes.iter().map(|route| set::Route {
-        name: route.name.as_str().into(),
-        topics: route.topics.clone(),
-        filters: chain(&route.filters),
-    });
-    let routes = routes.collect();
-    let queues = checked.queue_filters.iter().map(|(queue, names)| (queue.clone(), chain(names))).collect();
-    Arc::new(Filters { routes, queues, modules })
+    /// Routes and bindings with their modules.
+    fn joined(&self, checked: &Checked, made: Vec<Arc<Active>>) -> Arc<Filters> {
+        let modules: BTreeMap<String, Arc<Active>> =
+            made.into_iter().map(|module| (module.name.to_string(), module)).collect();
+        let chain = |names: &[String]| -> Vec<Arc<Active>> {
+            // The document was checked: every filter is a module of it.
+            names.iter().filter_map(|name| modules.get(name)).cloned().collect()
+        };
+        let routes = checked.routes.iter().map(|route| set::Route {
+            name: route.name.as_str().into(),
+            topics: route.topics.clone(),
+            filters: chain(&route.filters),
+        });
+        let routes = routes.collect();
+        let queues =
+            checked.queue_filters.iter().map(|(queue, names)| (queue.clone(), chain(names))).collect();
+        Arc::new(Filters { routes, queues, modules, samples: Arc::clone(&self.versions.samples) })
+    }
 }

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chaski_broker::{Bindings, QueueId, Targets, Trie};
+use chaski_modules::VersionId;
 
 use super::active::Active;
+use super::samples::{Sample, Samples};
 use super::subject::MessageBounds;
 
 /// One filter in its place.
@@ -14,10 +16,12 @@ use super::subject::MessageBounds;
 pub(crate) struct Step {
     pub(crate) module: Arc<Active>,
     pub(crate) place: Place,
+    /// What it judged last there.
+    pub(super) sample: Arc<Sample>,
 }
 
 /// Where a filter stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// On a route, by its name.
     Route(Arc<str>),
@@ -63,6 +67,8 @@ pub(crate) struct Filters {
     pub(crate) queues: Vec<(String, Vec<Arc<Active>>)>,
     /// Every module of the rules by name, and every built-in one that is used without being named.
     pub(crate) modules: BTreeMap<String, Arc<Active>>,
+    /// What filters judged last, under whatever rules.
+    pub(super) samples: Arc<Samples>,
 }
 
 impl Filters {
@@ -85,8 +91,13 @@ pub(crate) struct FilterSet {
 
 impl FilterSet {
     pub(crate) fn new(filters: Arc<Filters>, bindings: Arc<Bindings>, bounds: MessageBounds) -> FilterSet {
-        let chain = |filters: &[Arc<Active>], place: &Place| -> Chain {
-            filters.iter().map(|module| Step { module: Arc::clone(module), place: place.clone() }).collect()
+        let chain = |modules: &[Arc<Active>], place: &Place| -> Chain {
+            let step = |(index, module): (usize, &Arc<Active>)| Step {
+                module: Arc::clone(module),
+                place: place.clone(),
+                sample: filters.samples.at(place, index, modules.len(), &module.name),
+            };
+            modules.iter().enumerate().map(step).collect()
         };
         let mut patterns = Trie::of_rules();
         let mut routes = Vec::new();
@@ -161,6 +172,12 @@ impl FilterSet {
     /// The queue's name.
     pub(crate) fn queue_name(&self, queue: QueueId) -> Option<&str> {
         self.bindings.queue_name(queue)
+    }
+
+    /// The version of each filter, by name.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&str, VersionId)> {
+        let versions = self.filters.modules.values();
+        versions.filter_map(|module| Some((&*module.name, module.version.as_ref()?.filter.id())))
     }
 
     /// The module of this name.

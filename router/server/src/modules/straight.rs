@@ -96,6 +96,7 @@ impl Group {
         for (at, step) in plan.chain.iter().enumerate() {
             let version = step.module.version.as_ref().expect("a straight plan's modules are deployed");
             let outcomes = version.judge(lanes, &self.subjects, now_ms, None).await;
+            step.sample.keep(version.filter.id(), self.subjects.iter().zip(&outcomes));
             offer(&step.module, &self.subjects, &outcomes, now_ms, None);
             if outcomes.iter().all(|outcome| *outcome == Outcome::Verdict(Verdict::Pass)) {
                 continue;

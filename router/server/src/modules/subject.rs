@@ -1,7 +1,7 @@
 //! A message as filters read and change it: the broker's message, with the places of its headers and payload. It knows no module
 //! and no rules.
 
-use chaski_broker::{Message, Span};
+use chaski_broker::{Message, Millis, Span};
 use chaski_modules::{Changes, HeaderChange};
 use chaski_protocol::Head;
 use smallvec::SmallVec;
@@ -23,22 +23,35 @@ pub(crate) struct Subject {
     pub(crate) message: Message,
     headers: SmallVec<[(Span, Span); 4]>,
     payload_at: u32,
-    timestamp_ms: u64,
+    /// When the router took it, whatever its client says.
+    taken: Millis,
 }
 
 impl Subject {
     /// A message whose head was decoded from its own block.
-    pub(crate) fn new(message: Message, head: &Head<'_>, payload_at: usize) -> Subject {
+    pub(crate) fn new(message: Message, head: &Head<'_>, payload_at: usize, taken: Millis) -> Subject {
         let span = |text: &str| span_in(&message.body, text);
         let headers = head.headers.iter().map(|(name, value)| (span(name), span(value))).collect();
-        Subject { payload_at: payload_at as u32, timestamp_ms: head.timestamp_ms, headers, message }
+        Subject { payload_at: payload_at as u32, taken, headers, message }
     }
 
     /// A message that the router has checked before.
-    pub(crate) fn of(message: Message) -> Subject {
+    pub(crate) fn of(message: Message, taken: Millis) -> Subject {
         let block = message.body.clone();
         let (head, payload_at) = Head::decode(&block).expect("the message was checked when it came in");
-        Subject::new(message, &head, payload_at)
+        Subject::new(message, &head, payload_at, taken)
+    }
+
+    /// The same in memory of its own.
+    pub(super) fn copied(&self) -> Subject {
+        let mut copy = self.clone();
+        copy.message.body = bytes::Bytes::copy_from_slice(&self.message.body);
+        copy
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.message.body.len() + size_of_val(&self.headers[..])
     }
 
     /// Its topic.
@@ -82,7 +95,7 @@ impl Subject {
             let (bytes, most) = (payload.len(), bounds.max_payload);
             return Err(format!("a payload of {bytes} bytes, where max_payload allows {most}"));
         }
-        Ok(Subject::of(compose(&head, payload)))
+        Ok(Subject::of(compose(&head, payload), self.taken))
     }
 }
 
@@ -131,7 +144,7 @@ impl chaski_modules::Message for Subject {
     }
 
     fn timestamp_ms(&self) -> u64 {
-        self.timestamp_ms
+        self.taken.0
     }
 }
 
@@ -157,7 +170,7 @@ mod tests {
             timestamp_ms: 7,
             ..Head::default()
         };
-        Subject::of(compose(&head, b"body"))
+        Subject::of(compose(&head, b"body"), Millis(9))
     }
 
     #[test]
@@ -165,7 +178,7 @@ mod tests {
         let subject = subject();
         assert_eq!((subject.topic(), subject.id(), subject.key()), ("orders.eu", "1", Some("c42")));
         assert_eq!((subject.header("kind"), subject.header("none")), (Some("new"), None));
-        assert_eq!((subject.payload(), subject.timestamp_ms()), (&b"body"[..], 7));
+        assert_eq!((subject.payload(), subject.timestamp_ms()), (&b"body"[..], 9));
     }
 
     #[test]
@@ -185,7 +198,7 @@ mod tests {
         assert_eq!((changed.topic(), changed.id(), changed.key()), ("orders.us", "1/0", None));
         assert_eq!((changed.header("region"), changed.header("seen")), (Some("us"), Some("yes")));
         assert_eq!((changed.header("kind"), changed.payload()), (None, &b"other"[..]));
-        assert_eq!((changed.priority(), changed.timestamp_ms()), (9, 7));
+        assert_eq!((changed.priority(), changed.timestamp_ms()), (9, 9));
     }
 
     #[test]

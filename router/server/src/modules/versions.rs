@@ -21,7 +21,10 @@ use super::coordinators::{Coordinator, check_world};
 use super::health::Tolerance;
 use super::lanes::Lanes;
 use super::life::params_digest;
+use super::samples::Samples;
 use super::shadow::Shadow;
+use super::smoke::{self, Proof};
+use super::sweep::Wanted;
 use crate::rules::{Checked, ModuleOptions, ModuleSource, ModuleSpec, Named, host_params, place, use_of};
 use crate::start::StartError;
 
@@ -71,6 +74,10 @@ pub(crate) struct Versions {
     recent: Mutex<VecDeque<Compiled>>,
     /// A place for a shadow, for each name.
     shadows: Mutex<HashMap<String, Arc<ArcSwapOption<Shadow>>>>,
+    /// Binaries that are not to go yet.
+    pub(super) wanted: Wanted,
+    /// What filters judged last, for the smoke runs.
+    pub(super) samples: Arc<Samples>,
     reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -116,6 +123,8 @@ impl Versions {
             coordinators: Mutex::default(),
             recent: Mutex::default(),
             shadows: Mutex::default(),
+            wanted: Wanted::default(),
+            samples: Arc::default(),
             reports,
         })
     }
@@ -151,18 +160,22 @@ impl Versions {
         Ok((description.map_err(|error| refuse(error.to_string()))?, compiled))
     }
 
-    /// Every module of the document under the binaries that are pinned. Blocks while they compile.
+    /// Every module of the document under the binaries that are pinned. Blocks while they compile and prove themselves.
     pub(crate) fn make(
         &self,
         checked: &Checked,
         pins: &[ModulePin],
+        proof: &Proof,
     ) -> Result<Vec<Arc<Active>>, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut made = Vec::with_capacity(checked.modules.len());
         for spec in &checked.modules {
             let pin = pins.iter().find(|pin| pin.name == spec.name);
             match self.active(spec, pin, &checked.module_options, &checked.named) {
-                Ok(active) => made.push(Arc::new(active)),
+                Ok(active) => {
+                    problems.extend(smoke::prove(&self.samples, &active, spec, checked, proof).err());
+                    made.push(Arc::new(active));
+                }
                 Err(mut wrong) => problems.append(&mut wrong),
             }
         }
@@ -185,6 +198,8 @@ impl Versions {
                     self.named(spec, None)
                 },
             );
+            // What the journal says is in force comes back whatever it does.
+            active.version.iter().for_each(|version| version.prove());
             Arc::new(active)
         });
         (made.collect(), problems)
@@ -346,12 +361,14 @@ impl Versions {
 
     fn named(&self, spec: &ModuleSpec, version: Option<Arc<Version>>) -> Active {
         let manners = Manners { on_error: spec.on_error, tolerance: tolerance(spec) };
+        let name: Arc<str> = spec.name.as_str().into();
         Active {
-            name: spec.name.as_str().into(),
             manners,
             version,
             coordinator: None,
             shadow: self.shadow_place(&spec.name),
+            sample: self.samples.of_streams(&name),
+            name,
         }
     }
 
@@ -359,6 +376,25 @@ impl Versions {
     pub(crate) fn shadow_place(&self, name: &str) -> Arc<ArcSwapOption<Shadow>> {
         let mut shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(shadows.entry(name.to_owned()).or_default())
+    }
+
+    /// The binaries of all shadows.
+    pub(super) fn shadowed(&self) -> Vec<[u8; 32]> {
+        let shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        shadows.values().filter_map(|place| place.load().as_ref()?.pin.binary).collect()
+    }
+
+    /// Whether all of these are here, or the first that is not. They stay for a while.
+    pub(crate) fn hold(&self, binaries: &[[u8; 32]]) -> Result<(), Refusal> {
+        self.wanted.want(binaries.iter().copied());
+        for binary in binaries {
+            let found = self.blobs.get(BlobDigest(*binary));
+            if found.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?.is_none() {
+                let detail = format!("the binary {} is not here any more: deploy it again", Digest(*binary));
+                return Err(Refusal::new(Code::UnknownModule, detail));
+            }
+        }
+        Ok(())
     }
 
     /// A version for a shadow.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chaski_broker::{FailedVersion, ModulePin, Rules, RulesRefused, RulesVersion};
+use chaski_broker::{Broker, FailedVersion, ModulePin, Rules, RulesRefused, RulesVersion};
 use chaski_protocol::admin::RulesChange;
 use chaski_protocol::{Code, Refusal};
 
 use super::{Checked, ModuleSource, check, diff, uses};
-use crate::modules::{self, Filters, params_digest};
+use crate::modules::{self, Filters, Now, Proof, params_digest};
 use crate::shard::{NewRules, Shard};
 
 /// Another change can come first so often before this one gives up.
@@ -25,8 +25,10 @@ pub(crate) struct Change {
     pub(crate) drop_states: Vec<String>,
     /// A new version even when it equals the one in force.
     pub(crate) always: bool,
-    /// Modules may be what rolled itself back before.
+    /// Modules may be what rolled itself back before, and what fails on the messages of now.
     pub(crate) force: bool,
+    /// Modules are not tried on the messages of now: what was in force before comes back.
+    pub(crate) untried: bool,
     /// A version that rolled itself back: it is remembered as such.
     pub(crate) failed: Option<FailedVersion>,
 }
@@ -63,10 +65,10 @@ pub(crate) async fn change(
     edit: impl Fn(&Rules) -> Result<Wanted, Refusal>,
 ) -> Result<RulesChange, Refusal> {
     for _ in 0..ATTEMPTS {
-        let current = shard.inspect(|broker| broker.rules().clone()).await?;
+        let (current, proof) = in_force(shard, change.force || change.untried).await?;
         check_drops(&change, &current)?;
         let wanted = edit(&current)?;
-        let prepared = prepare(shard, &current, wanted, change.force).await?;
+        let prepared = prepare(shard, &current, wanted, change.force, proof).await?;
         let unchanged =
             prepared.rules.document == current.document && prepared.rules.modules == current.modules;
         if unchanged && !change.always && change.drop_states.is_empty() {
@@ -93,7 +95,10 @@ pub(crate) async fn change(
             filters,
         };
         match shard.apply_rules(new).await? {
-            Ok(version) => return Ok(RulesChange { version: version.0, changes }),
+            Ok(version) => {
+                modules::sweep_later(shard);
+                return Ok(RulesChange { version: version.0, changes });
+            }
             Err(RulesRefused::Version(_)) => {}
             Err(refused) => return Err(refusal(&refused)),
         }
@@ -107,8 +112,23 @@ pub(crate) async fn difference(
     wanted: Wanted,
 ) -> Result<(RulesVersion, Vec<String>), Refusal> {
     let current = shard.inspect(|broker| broker.rules().clone()).await?;
-    let prepared = prepare(shard, &current, wanted, true).await?;
+    let prepared = prepare(shard, &current, wanted, true, Proof::Later).await?;
     Ok((current.version, prepared.changes))
+}
+
+/// The rules in force, and what a new version of a module must bear.
+async fn in_force(shard: &Shard, untried: bool) -> Result<(Rules, Proof), Refusal> {
+    let look = |broker: &Broker| {
+        let states = broker.modules_with_state().map(|(name, state)| (name.to_owned(), state.clone()));
+        (broker.rules().clone(), states.collect())
+    };
+    let (rules, states) = shard.inspect(look).await?;
+    if untried {
+        return Ok((rules, Proof::Waived));
+    }
+    let view = shard.view();
+    let in_force = view.filters.versions().map(|(name, version)| (name.to_owned(), version)).collect();
+    Ok((rules, Proof::Messages(Now { states, in_force })))
 }
 
 fn check_drops(change: &Change, current: &Rules) -> Result<(), Refusal> {
@@ -133,18 +153,25 @@ struct Prepared {
 }
 
 /// Checks a document and makes its modules, beside the runtime's tasks.
-async fn prepare(shard: &Shard, current: &Rules, wanted: Wanted, force: bool) -> Result<Prepared, Refusal> {
+async fn prepare(
+    shard: &Shard,
+    current: &Rules,
+    wanted: Wanted,
+    force: bool,
+    proof: Proof,
+) -> Result<Prepared, Refusal> {
     let (shard, current) = (shard.clone(), current.clone());
     let work = move || {
         let checked =
             check(&wanted.document).map_err(|errors| Refusal::new(Code::RulesInvalid, errors.to_string()))?;
         let pins = pins(&shard, &checked, &current, &wanted.binaries)?;
+        shard.modules().versions().hold(&modules::new_binaries(&current, &pins))?;
         if !force {
             check_failed(&checked, &pins, &current)?;
         }
         let filters = shard
             .modules()
-            .filters(&checked, &pins)
+            .filters(&checked, &pins, &proof)
             .map_err(|problems| modules::refusal(&wanted.document, &problems))?;
         let mut rules = Rules { modules: pins, ..checked.rules };
         uses::pin(&mut rules, |compensator| filters.advances(compensator));

@@ -22,8 +22,10 @@ impl<'a> Names<'a> {
         Names { modules: modules.into_iter().flat_map(TableLike::iter).map(|(name, _)| name).collect() }
     }
 
-    fn filters(&self) -> Vec<&'a str> {
-        let builtins = builtins().into_iter().filter(|name| !self.modules.contains(name));
+    /// The document's modules, whatever they are, and the builtins of this world.
+    fn of_world(&self, world: &str) -> Vec<&'a str> {
+        let builtins = chaski_filters::builtins().iter().filter(|guest| guest.world == world);
+        let builtins = builtins.map(|guest| guest.name).filter(|name| !self.modules.contains(name));
         self.modules.iter().copied().chain(builtins).collect()
     }
 }
@@ -77,9 +79,10 @@ pub(super) fn problem(format: &str, text: &str, names: &Names<'_>) -> Option<Str
         "queue-name" => queue_name_problem(text),
         "saga-name" => name_problem(format, "step", text),
         "filter" | "aggregator" | "compensator" => {
-            let known = names.filters();
+            let known = names.of_world(format);
             let unknown = || format!("there is no module or builtin `{text}`; {}", nearest(text, &known));
-            (!known.contains(&text)).then(unknown)
+            // A builtin of another world is told as such, with its place, where the document's meaning is checked.
+            (!known.contains(&text) && !builtins().contains(&text)).then(unknown)
         }
         "builtin" => {
             let known = builtins();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaski_broker::{Command, ConnectionId, Publish};
+use chaski_broker::{Command, ConnectionId, Millis, Publish};
 use chaski_protocol::frames::{Open, Opening};
 use chaski_protocol::{Code, MAX_ADMIN_FRAME, Refusal, decode};
 use quinn::{Connection, RecvStream, SendStream};
@@ -230,8 +230,9 @@ async fn datagrams(peer: Arc<Peer>) {
             }
         };
         let message = message::to_broker(&block, &head);
-        let (way, work) =
-            judged::way(&view.resolve(head.topic), (&message.body, message.fields), &head, payload_at);
+        let taken = Millis(crate::modules::now_ms());
+        let resolved = view.resolve(head.topic);
+        let (way, work) = judged::way(&resolved, (&message.body, message.fields), &head, payload_at, taken);
         let publish = Publish {
             publisher: None,
             connection: Some(peer.id),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaski_broker::{
-    Attach, Body, Command, ConsumerId, Delivery, Lease, Sequence, Settle, SettleError, UnknownQueue,
+    Attach, Body, Command, ConsumerId, Delivery, Lease, Millis, Sequence, Settle, SettleError, UnknownQueue,
     Verdict as BrokerVerdict,
 };
 use chaski_protocol::frames::{ConsumeCommand, ConsumeFrame, Delivery as DeliveryFrame, Opening, Verdict};
@@ -200,14 +200,17 @@ impl Session<'_> {
             ConsumerEvent::Deliver(delivery) => Some(delivery),
             _ => None,
         });
-        let bodies: Vec<Option<Bytes>> = deliveries
-            .map(|delivery| match &delivery.body {
-                Body::Here(body) => Some(body.clone()),
-                Body::At(_) => fetched.next().expect("one body for each that was fetched"),
+        let bodies: Vec<Option<(Bytes, Millis)>> = deliveries
+            .map(|delivery| {
+                let body = match &delivery.body {
+                    Body::Here(body) => Some(body.clone()),
+                    Body::At(_) => fetched.next().expect("one body for each that was fetched"),
+                };
+                body.map(|body| (body, delivery.published_at))
             })
             .collect();
         if self.filters.is_empty() || self.closing {
-            return bodies.into_iter().map(|body| body.map(Fate::Deliver)).collect();
+            return bodies.into_iter().map(|body| body.map(|(body, _)| Fate::Deliver(body))).collect();
         }
         let whole = bodies.iter().flatten().cloned().collect();
         let mut fates = named::judge(&self.peer.shard, &self.filters, whole).await.into_iter();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chaski_broker::{Command, Fields, JobId, Message, PublishError, Way};
+use chaski_broker::{Command, Fields, JobId, Message, Millis, PublishError, Way};
 use chaski_protocol::{Head, Refusal};
 
 use crate::driver::publish_refusal;
@@ -52,12 +52,13 @@ pub(super) fn way(
     (block, fields): (&Bytes, Fields),
     head: &Head<'_>,
     payload_at: usize,
+    taken: Millis,
 ) -> (Way, Option<Box<Entry>>) {
     match resolved {
         Resolved::Direct(targets) => (Way::Direct(targets.clone()), None),
         Resolved::Through(plan) => {
             let message = Message { body: block.clone(), fields };
-            let subject = Subject::new(message, head, payload_at);
+            let subject = Subject::new(message, head, payload_at, taken);
             (Way::Pending, Some(Box::new(Entry { subject, plan: Arc::clone(plan) })))
         }
     }

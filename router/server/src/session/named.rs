@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chaski_broker::{DeadReason, Verdict as Settlement};
+use chaski_broker::{DeadReason, Millis, Verdict as Settlement};
 use chaski_modules::Verdict;
 use chaski_protocol::{Code, MAX_FILTERS, Refusal, shown};
 
@@ -71,9 +71,11 @@ pub(super) fn check(view: &View, names: &[&str]) -> Result<Vec<String>, Refusal>
     Ok(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Judges messages by all of these filters, one after another; answers one fate for each, in order.
-pub(super) async fn judge(shard: &Shard, names: &[String], blocks: Vec<Bytes>) -> Vec<Fate> {
+/// Judges messages by all of these filters, one after another; answers one fate for each, in order. Each comes with the time at which
+/// the router took it.
+pub(super) async fn judge(shard: &Shard, names: &[String], taken: Vec<(Bytes, Millis)>) -> Vec<Fate> {
     let view = shard.view();
+    let (blocks, taken): (Vec<Bytes>, Vec<Millis>) = taken.into_iter().unzip();
     let mut fates: Vec<Fate> = blocks.into_iter().map(Fate::Deliver).collect();
     for name in names {
         let left: Vec<usize> =
@@ -87,8 +89,9 @@ pub(super) async fn judge(shard: &Shard, names: &[String], blocks: Vec<Bytes>) -
             left.into_iter().for_each(|index| fates[index] = Fate::Later);
             continue;
         };
-        let subjects: Vec<Subject> = left.iter().filter_map(|index| subject(&fates[*index])).collect();
-        let outcomes = shard.modules().judge_by(version, &subjects).await;
+        let subjects: Vec<Subject> =
+            left.iter().filter_map(|index| subject(&fates[*index], taken[*index])).collect();
+        let outcomes = shard.modules().judge_by(module, version, &subjects).await;
         for ((index, subject), outcome) in left.into_iter().zip(subjects).zip(outcomes) {
             fates[index] = fate(&view, module, subject, outcome);
         }
@@ -96,10 +99,10 @@ pub(super) async fn judge(shard: &Shard, names: &[String], blocks: Vec<Bytes>) -
     fates
 }
 
-fn subject(fate: &Fate) -> Option<Subject> {
+fn subject(fate: &Fate, taken: Millis) -> Option<Subject> {
     let Fate::Deliver(block) = fate else { return None };
     let (head, payload_at) = chaski_protocol::Head::decode(block).expect("what is stored was checked");
-    Some(Subject::new(message::to_broker(block, &head), &head, payload_at))
+    Some(Subject::new(message::to_broker(block, &head), &head, payload_at, taken))
 }
 
 fn fate(view: &View, module: &Arc<Active>, subject: Subject, outcome: Outcome) -> Fate {

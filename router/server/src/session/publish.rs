@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use chaski_broker::{
-    Command, Confirmation, Lease, Publish, PublisherId, Sequence, Targets, Transaction, TransactionError, Way,
+    Command, Confirmation, Lease, Millis, Publish, PublisherId, Sequence, Targets, Transaction,
+    TransactionError, Way,
 };
 use chaski_protocol::frames::{Counts, Opening, Outcome as Told, PublishAnswer, PublishFrame, Run};
 use chaski_protocol::{
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::publish_refusal;
 use crate::message;
-use crate::modules::{Entry, Resolved};
+use crate::modules::{Entry, Resolved, now_ms};
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, write};
 use crate::session::judged::{self, Batch};
@@ -52,6 +53,7 @@ pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, frames: Frame
         view: peer.shard.view(),
         last_topic: nowhere(),
         number: 0,
+        taken: Millis(now_ms()),
         ring: Ring::new(),
         sizes: std::collections::VecDeque::new(),
         in_flight_bytes: 0,
@@ -74,6 +76,8 @@ struct Session<'a> {
     /// Most publishes follow one on the same topic.
     last_topic: (Vec<u8>, Resolved),
     number: u64,
+    /// When what is being read was taken.
+    taken: Millis,
     ring: Ring<Outcome>,
     /// Bytes of the frames that are not answered yet.
     sizes: std::collections::VecDeque<u32>,
@@ -127,6 +131,7 @@ impl Session<'_> {
     /// Turns the frames that have arrived into commands.
     async fn read_ready(&mut self) -> Result<(), Ended> {
         self.refresh_view();
+        self.taken = Millis(now_ms());
         self.frames.set_limit(MAX_MESSAGE_FRAME);
         let mut batch = Batch::expecting(self.last_batch);
         while self.sizes.len() < MAX_IN_FLIGHT as usize && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES {
@@ -217,7 +222,7 @@ impl Session<'_> {
             last_topic.extend_from_slice(head.topic.as_bytes());
             *resolved = self.view.resolve(head.topic);
         }
-        let (way, work) = judged::way(resolved, (&block, fields), &head, payload_at);
+        let (way, work) = judged::way(resolved, (&block, fields), &head, payload_at, self.taken);
         Ok((chaski_broker::Message { body: block, fields }, way, work))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chaski_broker::{Command, SubscriptionId};
+use chaski_broker::{Command, Millis, SubscriptionId};
 use chaski_protocol::frames::{INBOX_PREFIX, Opening, Passed as PassedFrame, inbox_prefix};
 use chaski_protocol::{Code, Refusal, check_pattern, encode_frame};
 use quinn::SendStream;
@@ -72,9 +72,9 @@ async fn pass(
 ) -> Result<(), Ended> {
     let count = messages.len() as u32;
     let mut out = Vec::new();
-    let (bodies, dropped): (Vec<_>, Vec<_>) =
-        messages.into_iter().map(|Passed { body, dropped }| (body, dropped)).unzip();
-    for (fate, dropped) in fates(peer, filters, bodies).await.into_iter().zip(dropped) {
+    let (taken, dropped): (Vec<_>, Vec<_>) =
+        messages.into_iter().map(|passed| ((passed.body, passed.published_at), passed.dropped)).unzip();
+    for (fate, dropped) in fates(peer, filters, taken).await.into_iter().zip(dropped) {
         *lost += dropped;
         if let Fate::Deliver(body) = fate {
             encode_frame(&PassedFrame::Message { dropped: std::mem::take(lost) }, &[&body], &mut out);
@@ -86,11 +86,11 @@ async fn pass(
     Ok(peer.shard.command(Command::Taken { subscription, count }).await?)
 }
 
-async fn fates(peer: &Peer, filters: &[String], bodies: Vec<bytes::Bytes>) -> Vec<Fate> {
+async fn fates(peer: &Peer, filters: &[String], taken: Vec<(bytes::Bytes, Millis)>) -> Vec<Fate> {
     if filters.is_empty() {
-        return bodies.into_iter().map(Fate::Deliver).collect();
+        return taken.into_iter().map(|(body, _)| Fate::Deliver(body)).collect();
     }
-    named::judge(&peer.shard, filters, bodies).await
+    named::judge(&peer.shard, filters, taken).await
 }
 
 /// Any pattern that may be bound, and the client's own inboxes.

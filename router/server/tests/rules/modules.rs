@@ -131,7 +131,7 @@ fn an_unknown_filter_is_named_with_the_nearest_module_or_builtin() {
     refused(
         "[queue.q]\nfilters = [\"zzzzzzzzzz\"]\n",
         expect![
-            "rules.toml:2:12: `queue.q.filters[0]`: there is no module or builtin `zzzzzzzzzz`; known here: `average`, `cel`, `collect`, `content-router`, `dedup-by-content`, `eu-only`, `first-n`, `header-match`, `json-match`, `lowest-quote`, `majority-vote`, `merge-objects`, `order-compensation`, `redact`, `sample`, `schema-check`, `skip-steps`, `split`, `throttle`"
+            "rules.toml:2:12: `queue.q.filters[0]`: there is no module or builtin `zzzzzzzzzz`; known here: `cel`, `content-router`, `dedup-by-content`, `eu-only`, `header-match`, `json-match`, `redact`, `sample`, `schema-check`, `split`, `throttle`"
         ],
     );
 }

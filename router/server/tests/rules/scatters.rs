@@ -183,7 +183,7 @@ fn mistyped_keys_and_words_are_named_with_the_nearest_ones() {
             rules.toml:5:14: `scatter.s.aggregator`: there is no module or builtin `lowst`; did you mean `lowest`?
             rules.toml:6:14: `scatter.s.on_timeout` cannot be "part"; known here: `partial`, `fail`
             rules.toml:7:8: `scatter.s.late` takes `"drop"`, `"dead-letter"`, and this is an integer
-            rules.toml:10:15: `saga.t.compensator`: there is no module or builtin `undoer`; known here: `lowest`, `average`, `cel`, `collect`, `content-router`, `dedup-by-content`, `eu-only`, `first-n`, `header-match`, `json-match`, `lowest-quote`, `majority-vote`, `merge-objects`, `order-compensation`, `redact`, `sample`, `schema-check`, `skip-steps`, `split`, `throttle`
+            rules.toml:10:15: `saga.t.compensator`: there is no module or builtin `undoer`; known here: `lowest`, `order-compensation`, `skip-steps`
             rules.toml:12:3: `saga.t.steps[0]` needs `queue`
             rules.toml:12:17: unknown key `queu` in `saga.t.steps[0]`; did you mean `queue`?
             rules.toml:12:39: `saga.t.steps[0].payload` cannot be "inpt"; did you mean `input`?

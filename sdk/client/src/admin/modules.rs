@@ -49,6 +49,28 @@ impl Admin {
         Ok(files)
     }
 
+    /// The signatures that lie beside the module files that a rules document names, each as `FILE.sig` with 64 bytes: what
+    /// [`rules_apply`](Admin::rules_apply) takes. A file without one is left out; where the rules trust keys, the router refuses it.
+    pub async fn signatures(
+        &self,
+        document: &str,
+        directory: impl AsRef<Path>,
+    ) -> Result<Vec<(String, String)>, AdminError> {
+        let mut signatures = Vec::new();
+        for path in module_files(document) {
+            let mut file = directory.as_ref().join(&path).into_os_string();
+            file.push(".sig");
+            match tokio::fs::read(&file).await {
+                Ok(signature) => signatures.push((path, base64::encode(&signature))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(AdminError::File { file: file.into(), reason: error.to_string() });
+                }
+            }
+        }
+        Ok(signatures)
+    }
+
     /// Uploads a binary and gives it to a module, as a new rules version: `.await` it, after settings such as [`Deploy::params`]. A
     /// name that the rules don't know makes a new `[module.NAME]`.
     pub fn deploy(&self, name: impl Into<String>, wasm: impl Into<Bytes>) -> Deploy {
@@ -123,7 +145,7 @@ impl Deploy {
         self
     }
 
-    /// Even if this version rolled itself back before.
+    /// Even if this version rolled itself back before, or fails on the messages that were judged last.
     pub fn force(mut self) -> Deploy {
         self.force = true;
         self

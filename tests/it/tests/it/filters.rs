@@ -3,6 +3,7 @@
 use chaski_it::{Router, Setup, eventually};
 use serde_json::{Value, json};
 
+use crate::malformed::{head, refusal};
 use crate::modules::{file, hostile};
 
 /// What a publish with `--json` answers: routed, dropped, rejected.
@@ -210,6 +211,27 @@ fn a_subscriptions_filter_keeps_messages_from_it() {
     router.cli(&["publish", "news", "last", "-H", "region=eu"]).ok();
     let seen = news.finish().ok().json();
     assert_eq!(payloads(&seen), ["first", "last"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_sees_when_the_router_took_a_message_whatever_its_client_claims() {
+    let router = Router::with_rules(
+        "[module.fresh]\nbuiltin = \"cel\"\nparams = { condition = \"timestamp > 1600000000000\" }\n\
+         [route.r]\ntopics = [\"t\"]\nfilters = [\"fresh\"]\n[queue.t]\nfilters = [\"fresh\"]\n[queue.plain]\n",
+    );
+    let claim = async |topic: &str, id: &str| {
+        let head = chaski_protocol::Head { timestamp_ms: 1, ..head(topic, id) };
+        assert_eq!(refusal(&router, &head, b"old").await, None);
+    };
+    claim("t", "1").await;
+    assert_eq!(router.count("t", "ready"), 1, "on a route and on a binding");
+    claim("plain", "2").await;
+    let taken = router.all(&["consume", "plain", "--filter", "fresh", "--count", "1"]);
+    assert_eq!(payloads(&taken), ["old"]);
+    let news = router.spawn(&["subscribe", "news", "--filter", "fresh", "--count", "2", "--json"]);
+    eventually("the subscription stands", || (counts(&router, &["news", "new"])[0] == 1).then_some(()));
+    claim("news", "3").await;
+    assert_eq!(payloads(&news.finish().ok().json()), ["new", "old"]);
 }
 
 #[test]

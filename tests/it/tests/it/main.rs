@@ -23,6 +23,7 @@ mod filters;
 mod hostile;
 mod module_kinds;
 mod modules;
+mod smoke;
 mod swaps;
 
 mod gathers;

@@ -14,12 +14,12 @@ fn router() -> Router {
     Router::with_rules("[queue.q]\n")
 }
 
-fn head<'a>(topic: &'a str, id: &'a str) -> Head<'a> {
+pub(crate) fn head<'a>(topic: &'a str, id: &'a str) -> Head<'a> {
     Head { topic, id, priority: 4, ..Head::default() }
 }
 
 /// Publishes one message as it is, and answers the code that it is refused with.
-async fn refusal(router: &Router, head: &Head<'_>, payload: &[u8]) -> Option<Code> {
+pub(crate) async fn refusal(router: &Router, head: &Head<'_>, payload: &[u8]) -> Option<Code> {
     let raw = Raw::hello(router).await;
     let mut stream = raw.open(&Open::Publish).await;
     stream.opening(|opening| assert_eq!(opening, Opening::Opened)).await;

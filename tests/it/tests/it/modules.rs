@@ -226,6 +226,72 @@ fn signatures_are_asked_for_where_keys_are_trusted() {
 }
 
 #[test]
+fn a_document_that_is_applied_brings_the_signatures_beside_its_module_files() {
+    let router = Router::with_rules("[queue.t]\n");
+    // RFC 8032, section 7.1, test 1.
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let seed: Vec<u8> = (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&seed[at..at + 2], 16).expect("hexadecimal"))
+        .collect();
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&seed).expect("a seed");
+    let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    file(router.setup(), "eu.wasm", builtin("eu-only"));
+    let document = format!(
+        "[modules]\ntrusted_keys = [\"{key}\"]\n[module.m]\nfile = \"eu.wasm\"\nparams = {{ region = \"eu\" }}\n\
+         [queue.t]\nfilters = [\"m\"]\n"
+    );
+    let rules = file(router.setup(), "applied.toml", document.as_bytes());
+    let refused = router.cli(&["rules", "apply", &rules]).refused("module_failed");
+    assert!(
+        refused.error().contains("module `m`") && refused.error().contains("sign"),
+        "{}",
+        refused.error()
+    );
+    file(router.setup(), "eu.wasm.sig", &[0; 64]);
+    router.cli(&["rules", "apply", &rules]).refused("module_failed");
+    file(router.setup(), "eu.wasm.sig", pair.sign(builtin("eu-only")).as_ref());
+    assert!(!router.cli(&["rules", "diff", &rules]).ok().stdout.is_empty());
+    router.cli(&["rules", "apply", &rules]).ok();
+    assert_eq!((dropped(&router, "t", "x"), router.count("t", "ready")), (1, 0));
+    let router = router.crash();
+    assert_eq!(dropped(&router, "t", "x"), 1, "the signature is kept with the rules");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_binary_that_no_kept_version_of_the_rules_names_goes_while_the_router_runs() {
+    let router = Router::with_rules(RULES);
+    let digest = |bytes: &[u8]| {
+        let path = file(router.setup(), "m.wasm", bytes);
+        let deployed =
+            router.one(&["module", "deploy", &path, "--name", "m", "--params", r#"{"region":"eu"}"#]);
+        let digest = deployed["digest"].as_str().expect("a digest");
+        digest.strip_prefix("sha256:").expect("a SHA-256").to_owned()
+    };
+    let (old, kept) = (digest(&padded(builtin("eu-only"), 1)), digest(builtin("eu-only")));
+    let data = router.setup().path("data");
+    let blob = |digest: &str| data.join("blobs").join(digest);
+    // As if nobody had had to do with either for two hours.
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    for digest in [&old, &kept] {
+        let file = std::fs::File::options().write(true).open(blob(digest)).expect("the binary is kept");
+        file.set_modified(long_ago).expect("its time can be set");
+    }
+    let router = router.restart();
+    let code = || std::fs::read_dir(data.join("code")).expect("compiled code is kept").count();
+    assert!(blob(&old).exists(), "the rules' history names it");
+    let before = code();
+    let client = router.client().await;
+    for number in 0..100 {
+        client.admin().queue_create(format!("q{number}"), vec![], vec![]).await.expect("a queue");
+    }
+    eventually("it is removed, with its code", || (!blob(&old).exists() && code() < before).then_some(()));
+    assert!(blob(&kept).exists(), "the rules in force name it");
+    let router = router.restart();
+    assert_eq!(dropped(&router, "t", "x"), 1);
+}
+
+#[test]
 fn a_shadow_judges_beside_the_version_in_force_and_is_promoted() {
     let router = Router::with_rules(RULES);
     let eu = file(router.setup(), "eu.wasm", builtin("eu-only"));

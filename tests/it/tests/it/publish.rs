@@ -126,7 +126,8 @@ fn an_unroutable_publish_is_confirmed_as_such_and_mandatory_makes_it_an_error() 
     let confirm = router.one(&["publish", "nobody.listens", "x"]);
     assert_eq!(confirm["routed"], 0);
     assert_eq!(confirm["sequence"], json!(null));
-    router.cli(&["publish", "nobody.listens", "x", "--mandatory"]).refused("unroutable");
+    let refused = router.cli(&["publish", "nobody.listens", "x", "--mandatory"]).refused("unroutable");
+    assert!(refused.error().contains("`nobody.listens`"), "{}", refused.error());
     // Neither entered the dedup window: the retry is judged afresh.
     router.cli(&["publish", "later", "x", "--id", "1"]).ok();
     router.cli(&["queue", "create", "later"]).ok();

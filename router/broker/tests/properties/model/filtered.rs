@@ -187,7 +187,7 @@ impl Model {
                 return Err(PublishError::NoResponders);
             }
             if mandatory {
-                return Err(PublishError::Unroutable);
+                return Err(PublishError::Unroutable { topic: origin.topic.clone() });
             }
         }
         let mut taken: BTreeMap<&String, i64> = BTreeMap::new();

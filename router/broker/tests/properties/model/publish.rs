@@ -142,7 +142,7 @@ impl Model {
                 return Err(PublishError::NoResponders);
             }
             if mandatory {
-                return Err(PublishError::Unroutable);
+                return Err(PublishError::Unroutable { topic: draft.topic.clone() });
             }
         }
         for name in &targets {

@@ -71,7 +71,7 @@ pub(crate) async fn run(
     let load = Load { headers: HEADERS, in_flight, ..options.load.clone() };
     let clients = load::connect_all(&target, load.producers()).await?;
     let admin = clients[0].admin();
-    admin.rules_apply(rules(&load)?, Vec::new(), Vec::new(), Vec::new()).await?;
+    admin.rules_apply(rules(&load)?, Vec::new(), Vec::new(), Vec::new(), Vec::new()).await?;
     admin.deploy(MEASURED, module.wasm.clone()).params(module.params.clone()).await?;
 
     let mut found = cost::run(&clients, &load, &module).await?;

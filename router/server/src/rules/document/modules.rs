@@ -52,7 +52,8 @@ pub(crate) struct ModuleTable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RollbackTable {
-    /// The version before comes back once more than this part of the messages failed.
+    /// The version before comes back once more than this part of the messages failed; one that fails on more of the messages judged last
+    /// does not come into force at all.
     #[schemars(extend("x-min" = "1%", "x-max" = "100%"))]
     pub(crate) errors: PercentText,
     /// The part is taken of so many messages, the latest; judged from 20 on.
