@@ -26,9 +26,10 @@ fn build(directory: &Path) {
     let profile = directory.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
     let profile = if profile == "debug" { "dev" } else { profile };
     let target = directory.parent().expect("profiles lie in the target directory");
-    // The whole workspace's programs: the same features as `cargo test --workspace`, so that nothing is built twice.
+    // With the tests, which are built already: then their dependencies' features count too, as in `cargo test --workspace`, and nothing is
+    // built twice.
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--workspace", "--bins", "--profile", profile, "--target-dir"])
+        .args(["build", "--workspace", "--bins", "--tests", "--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(crate::root())
         .output()
