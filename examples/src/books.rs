@@ -81,9 +81,11 @@ impl Seen for Books {
         Ok(())
     }
 
-    async fn close(&self, key: &str) -> rusqlite::Result<()> {
-        let close = "insert into seen values (?1, true) on conflict (key) do update set closed = true";
-        self.lock().execute(close, [key])?;
-        Ok(())
+    async fn close(&self, key: &str) -> rusqlite::Result<bool> {
+        // One statement, so no worker comes between the look and the closing. What has an entry stays as it is.
+        let close =
+            "insert into seen values (?1, true) on conflict (key) do update set key = key returning closed";
+        let closed: bool = self.lock().query_row(close, [key], |row| row.get(0))?;
+        Ok(!closed)
     }
 }

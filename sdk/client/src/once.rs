@@ -1,7 +1,7 @@
 //! Idempotent consumers: a delivery that was processed before is acked and not processed again, and a saga's step that was undone before
 //! it was done is done no more.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
@@ -30,11 +30,25 @@ pub trait Seen {
     /// Records the key: its delivery was processed.
     fn record(&self, key: &str) -> impl Future<Output = Result<(), Self::Error>>;
 
-    /// Closes the key of a saga's step: what it names was not done, or is undone, and must not be done from now on. [`check`](Seen::check)
-    /// answers true for it. By default that is [`record`](Seen::record); a store that tells both apart has its own way. A key can be closed
-    /// twice.
-    fn close(&self, key: &str) -> impl Future<Output = Result<(), Self::Error>> {
-        self.record(key)
+    /// Closes the key of a saga's step, and says whether it was recorded before: whether the step was done. From now on it must not be
+    /// done, so [`check`](Seen::check) answers true for it. Asked again, it says the same again.
+    ///
+    /// The default closes with `check` and `record`, under one key more (`KEY/closed`). Between its look and its closing another process
+    /// can still do the step, which is then not undone: a store that processes share closes in one step of its own, and a handler that
+    /// records the key with its effect, in one transaction, fails where the key is closed.
+    fn close(&self, key: &str) -> impl Future<Output = Result<bool, Self::Error>> {
+        async move {
+            let closed = format!("{key}/closed");
+            if !self.check(&closed).await? {
+                if self.check(key).await? {
+                    return Ok(true);
+                }
+                self.record(&closed).await?;
+            }
+            // Once more, where a crash came between the two.
+            self.record(key).await?;
+            Ok(false)
+        }
     }
 }
 
@@ -49,7 +63,7 @@ impl<S: Seen> Seen for &S {
         S::record(self, key)
     }
 
-    fn close(&self, key: &str) -> impl Future<Output = Result<(), S::Error>> {
+    fn close(&self, key: &str) -> impl Future<Output = Result<bool, S::Error>> {
         S::close(self, key)
     }
 }
@@ -65,7 +79,7 @@ impl<S: Seen> Seen for Arc<S> {
         S::record(self, key)
     }
 
-    fn close(&self, key: &str) -> impl Future<Output = Result<(), S::Error>> {
+    fn close(&self, key: &str) -> impl Future<Output = Result<bool, S::Error>> {
         S::close(self, key)
     }
 }
@@ -74,7 +88,14 @@ impl<S: Seen> Seen for Arc<S> {
 #[derive(Debug)]
 pub struct MemorySeen {
     capacity: usize,
-    keys: Mutex<(HashSet<String>, VecDeque<String>)>,
+    keys: Mutex<Keys>,
+}
+
+#[derive(Debug, Default)]
+struct Keys {
+    /// Each with whether what it names was done; if not, it was closed before.
+    done: HashMap<String, bool>,
+    order: VecDeque<String>,
 }
 
 impl MemorySeen {
@@ -82,26 +103,37 @@ impl MemorySeen {
     pub fn new(capacity: usize) -> MemorySeen {
         MemorySeen { capacity: capacity.max(1), keys: Mutex::default() }
     }
+
+    /// Notes a key that is new; answers whether what it names was done.
+    fn note(&self, key: &str, done: bool) -> bool {
+        let mut keys = self.keys.lock().expect("nobody panics with it");
+        if let Some(done) = keys.done.get(key) {
+            return *done;
+        }
+        keys.done.insert(key.to_owned(), done);
+        keys.order.push_back(key.to_owned());
+        if keys.order.len() > self.capacity {
+            let oldest = keys.order.pop_front().expect("it is longer than 1");
+            keys.done.remove(&oldest);
+        }
+        done
+    }
 }
 
 impl Seen for MemorySeen {
     type Error = Infallible;
 
     async fn check(&self, key: &str) -> Result<bool, Infallible> {
-        Ok(self.keys.lock().expect("nobody panics with it").0.contains(key))
+        Ok(self.keys.lock().expect("nobody panics with it").done.contains_key(key))
     }
 
     async fn record(&self, key: &str) -> Result<(), Infallible> {
-        let mut keys = self.keys.lock().expect("nobody panics with it");
-        let (known, order) = &mut *keys;
-        if known.insert(key.to_owned()) {
-            order.push_back(key.to_owned());
-        }
-        if order.len() > self.capacity {
-            let oldest = order.pop_front().expect("it is longer than 1");
-            known.remove(&oldest);
-        }
+        self.note(key, true);
         Ok(())
+    }
+
+    async fn close(&self, key: &str) -> Result<bool, Infallible> {
+        Ok(self.note(key, false))
     }
 }
 
@@ -109,9 +141,9 @@ impl Consumer {
     /// Processes deliveries, at most `concurrency` at once, each key once as far as `seen` knows: known ones are acked, others
     /// go to the handler; `Ok` is recorded, then acked, `Err` is a nack. Ends as the consumer does.
     ///
-    /// A saga's steps go by their idempotency keys, and complete with an empty result. The handler of a compensation is called when its step
-    /// was done: when the saga knows that it completed, or `seen` knows its key. Else there is nothing to undo, and the compensation
-    /// completes at once. Either way the step's key is closed: what is still on its way of the step is rejected.
+    /// A saga's steps go by their idempotency keys, and complete with an empty result. A compensation first [closes](Seen::close) the key of
+    /// its step, so that what is still on its way of the step comes to nothing. Its handler is called when the step was done: when the saga
+    /// knows that it completed, or `seen` knew its key. Else there is nothing to undo, and the compensation completes at once.
     pub async fn once<S, E>(
         self,
         seen: S,
@@ -221,15 +253,14 @@ async fn judge<S: Seen>(
     let known = async |key: &str| seen.check(key).await.map_err(|error| error.to_string());
     let record = async |key: &str| seen.record(key).await.map_err(|error| error.to_string());
     if let Some((step, undone)) = step.and_then(|step| Some((step, step.undone_key()?))) {
+        // First: what it says of the step stays true, since nobody does the step from here on.
+        let was_done = seen.close(undone).await.map_err(|error| error.to_string())?;
         if !known(key).await? {
-            let was_done = step.step_outcome() == Some(StepOutcome::Completed) || known(undone).await?;
-            if was_done {
+            if was_done || step.step_outcome() == Some(StepOutcome::Completed) {
                 handling.await?;
             }
             record(key).await?;
         }
-        // After the compensation's own key: a crash in between leaves a compensation that is known, and comes here again.
-        seen.close(undone).await.map_err(|error| error.to_string())?;
         return Ok(Verdict::Done);
     }
     if let Some(step) = step
@@ -281,6 +312,84 @@ mod tests {
 
     const DONE: Result<Verdict, String> = Ok(Verdict::Done);
     const UNDONE: Result<Verdict, String> = Ok(Verdict::Undone);
+
+    /// A store with the two methods that each must have.
+    #[derive(Default)]
+    struct Plain(Mutex<Vec<String>>);
+
+    impl Seen for Plain {
+        type Error = Infallible;
+
+        async fn check(&self, key: &str) -> Result<bool, Infallible> {
+            Ok(self.0.lock().expect("nobody panics with it").iter().any(|known| known == key))
+        }
+
+        async fn record(&self, key: &str) -> Result<(), Infallible> {
+            self.0.lock().expect("nobody panics with it").push(key.to_owned());
+            Ok(())
+        }
+    }
+
+    /// Closing says what was before, however often it is asked.
+    async fn closes(seen: impl Seen<Error = Infallible>) {
+        let Ok(()) = seen.record("done").await;
+        for _ in 0..2 {
+            assert_eq!((seen.close("done").await, seen.close("open").await), (Ok(true), Ok(false)));
+            assert_eq!((seen.check("done").await, seen.check("open").await), (Ok(true), Ok(true)));
+        }
+        let Ok(()) = seen.record("open").await;
+        assert_eq!(seen.close("open").await, Ok(false), "what is closed is not done any more");
+    }
+
+    #[tokio::test]
+    async fn a_closed_key_says_whether_it_was_recorded_before() {
+        closes(MemorySeen::new(100)).await;
+        closes(Plain::default()).await;
+        // A crash before the key itself was recorded.
+        let seen = Plain::default();
+        let Ok(()) = seen.record("open/closed").await;
+        assert_eq!((seen.close("open").await, seen.check("open").await), (Ok(false), Ok(true)));
+    }
+
+    #[tokio::test]
+    async fn a_step_cannot_be_done_between_the_look_at_it_and_its_closing() {
+        /// Somebody does the step, wherever one can come in between.
+        struct Hasty<'a>(&'a MemorySeen);
+
+        impl Seen for Hasty<'_> {
+            type Error = Infallible;
+
+            async fn check(&self, key: &str) -> Result<bool, Infallible> {
+                let known = self.0.check(key).await;
+                // Its worker records the key with the effect, and fails where the key is taken.
+                let Ok(()) = self.0.record("s/a").await;
+                known
+            }
+
+            async fn record(&self, key: &str) -> Result<(), Infallible> {
+                self.0.record(key).await
+            }
+
+            async fn close(&self, key: &str) -> Result<bool, Infallible> {
+                self.0.close(key).await
+            }
+        }
+
+        let seen = MemorySeen::new(100);
+        let message = crate::Message::new("q", "")
+            .header("chaski-step", "charge")
+            .header("chaski-idempotency-key", "s/a/undo")
+            .header("chaski-phase", "undo");
+        let undo = Step::of(&message).expect("a step");
+        let called = std::cell::Cell::new(false);
+        let handling = async {
+            called.set(true);
+            Ok(())
+        };
+        assert_eq!(judge(&Hasty(&seen), undo.key(), Some(&undo), handling).await, DONE);
+        let done = seen.close("s/a").await == Ok(true);
+        assert_eq!(called.get(), done, "a step that was done is undone, and no other");
+    }
 
     #[tokio::test]
     async fn a_step_is_done_once_and_undone_once() {
