@@ -233,7 +233,7 @@ pub struct OutcomeMessage<'a> {
     pub results: Vec<(&'a str, &'a Bytes)>,
     /// The step that failed (empty: none in particular), and why.
     pub failed: Option<(&'a str, &'a str)>,
-    /// Steps that were undone.
+    /// Steps that were undone, in that order.
     pub compensated: Vec<&'a str>,
     /// The number drawn for this message.
     pub sequence: Sequence,

@@ -68,7 +68,6 @@ impl Broker {
     ) -> Message {
         let sequence = Sequence(self.draw(output));
         let saga = self.saga_row(number);
-        let undone = saga.runs.iter().zip(&saga.settings.steps).filter(|(run, _)| run.undone);
         (self.render)(Own::Outcome(OutcomeMessage {
             reply_to,
             name: &saga.name,
@@ -76,7 +75,7 @@ impl Broker {
             state: saga.state(),
             results: saga.results(),
             failed: saga.failure(),
-            compensated: undone.map(|(_, step)| &*step.name).collect(),
+            compensated: saga.undone().into_iter().map(|step| &*saga.step(step).name).collect(),
             sequence,
             now,
         }))

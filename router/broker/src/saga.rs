@@ -544,6 +544,17 @@ impl Saga {
         }
     }
 
+    /// Steps that are undone, in the order in which they were; first those that the timeline doesn't tell of any more.
+    pub(crate) fn undone(&self) -> Vec<u16> {
+        let mut steps: Vec<u16> =
+            (0..).zip(&self.runs).filter(|(_, run)| run.undone).map(|(step, _)| step).collect();
+        steps.sort_by_key(|step| {
+            let ends = |line: &Line| matches!(line.what, What::Completed | What::Skipped);
+            self.timeline.iter().rposition(|line| line.undo && line.step == Some(*step) && ends(line))
+        });
+        steps
+    }
+
     /// Steps that may have had an effect that is not undone, and can be, last first.
     pub(crate) fn undoable(&self) -> Vec<u16> {
         let steps = (0..self.runs.len() as u16).rev();

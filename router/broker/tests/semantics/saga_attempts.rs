@@ -190,7 +190,7 @@ fn time_of_the_whole_withdraws_what_is_under_way_and_compensates() {
     assert_eq!(world.ends("card", &delivery, Verdict::Ack), Err(SettleError::LeaseLost));
     assert_eq!(world.does("undo.card", ""), "order/o1/card/undo/1");
     assert_eq!(world.does("undo.stock", ""), "order/o1/stock/undo/1");
-    let outcome = "compensated [stock=ok] failed : its time was over undone [stock card]";
+    let outcome = "compensated [stock=ok] failed : its time was over undone [card stock]";
     assert_eq!(received(&mut world, inbox), [outcome]);
 }
 

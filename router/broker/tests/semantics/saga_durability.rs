@@ -43,7 +43,7 @@ fn saga_goes_on_after_a_restart_where_it_stood_from_the_journal_and_from_a_snaps
         assert_eq!(state(&world), SagaState::Compensated);
         let inbox = inbox(&mut world, "$inbox.1.1");
         assert!(world.publish(start("o1")).duplicate);
-        let outcome = "compensated [stock=reserved a=1 b=2] failed ship: no van undone [stock a b]";
+        let outcome = "compensated [stock=reserved a=1 b=2] failed ship: no van undone [b a stock]";
         assert_eq!(received(&mut world, inbox), [outcome]);
     }
 }

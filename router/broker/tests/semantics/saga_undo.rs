@@ -68,7 +68,7 @@ fn a_failed_step_undoes_those_before_it_last_first() {
     assert_eq!(world.does("undo.card", ""), "order/o1/card/undo/1");
     assert_eq!(world.does("undo.stock", ""), "order/o1/stock/undo/1");
     assert_eq!(state(&world), SagaState::Compensated);
-    let outcome = "compensated [stock=reserved card=charged] failed ship: no van undone [stock card]";
+    let outcome = "compensated [stock=reserved card=charged] failed ship: no van undone [card stock]";
     assert_eq!(received(&mut world, inbox), [outcome]);
 }
 

@@ -151,7 +151,7 @@ async fn a_step_that_fails_has_those_before_it_undone_the_last_first() {
     let outcome = order(&client, "o-1").await;
     assert_eq!(outcome["state"], "compensated");
     assert_eq!(outcome["failed"], json!({ "step": "ship", "reason": "no carrier" }));
-    assert_eq!(outcome["compensated"], json!(["reserve", "charge"]));
+    assert_eq!(outcome["compensated"], json!(["charge", "reserve"]));
     assert_eq!(log.steps(), ["reserve", "charge", "ship", "undo charge", "undo reserve"]);
     let undo = log.payload("undo charge");
     assert_eq!(undo["failed"], json!({ "step": "ship", "reason": "no carrier" }), "{undo}");
@@ -384,7 +384,7 @@ async fn an_operator_aborts_a_saga_with_and_without_compensation() {
     let client = router.client().await;
     let log = workers(&client, &QUEUES[..4], &[]).await;
     for (id, how, state, undone) in [
-        ("o-1", &[][..], "compensated", json!(["reserve", "charge"])),
+        ("o-1", &[][..], "compensated", json!(["charge", "reserve"])),
         ("o-2", &["--no-compensation"][..], "aborted", json!([])),
     ] {
         begin(&client, id).await;
