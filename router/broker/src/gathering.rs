@@ -157,7 +157,7 @@ impl Broker {
     }
 
     /// A recipient failed, if its answer was still awaited.
-    fn gather_failed(
+    pub(crate) fn gather_failed(
         &mut self,
         now: Millis,
         number: Sequence,

@@ -106,6 +106,14 @@ impl Broker {
         let Some(recipient) = recipients.into_iter().find(awaits) else {
             return (false, self.late_reply(now, number, reply, output));
         };
+        let (bytes, most) = (reply.body.len() as u64, self.rules.limits.gathers_max_bytes);
+        if self.gathers.open_bytes() + bytes > most {
+            let reason = format!(
+                "its reply of {bytes} bytes has no room: gathers under way hold {most} (limits.gathers_max_bytes)"
+            );
+            let durability = self.gather_failed(now, number, recipient, reason, output);
+            return (false, Wait { position: self.position, durability });
+        }
         let reply = Message { body: Bytes::copy_from_slice(&reply.body), fields: reply.fields };
         let fact = GatherFact::Replied { recipient, reply: Kept(reply.clone()) };
         let wait = self.note_gather(now, number, fact, output);

@@ -443,3 +443,21 @@ fn bytes_of_gathers_are_bounded_and_remembered_answers_make_room() {
     let refused = world.try_publish(request("q7").payload(&large));
     assert!(matches!(refused, Err(PublishError::Judge(JudgeError::Busy { .. }))), "{refused:?}");
 }
+
+#[test]
+fn a_reply_that_has_no_room_is_its_recipients_failure() {
+    let limits = ShardLimits { gathers_max_bytes: 5_000, ..ShardLimits::default() };
+    let mut world = World::steering_within(limits, &[], &[scatter("quote", &["a", "b"])], &[]);
+    let inbox = inbox(&mut world, "$inbox.1.1");
+    let (a, b) = (world.attach("a", 8), world.attach("b", 8));
+    world.publish(request("q1"));
+    let (large, small) = (world.next(a), world.next(b));
+    world.reply(1, "a", &large, &"x".repeat(5_000));
+    assert_eq!(world.counts("a"), [0, 0, 0, 0], "its request is acked all the same");
+    assert!(received(&mut world, inbox).is_empty(), "the other one is awaited");
+    world.reply(1, "b", &small, "7");
+    let told = world.aggregate();
+    let reason = "its reply of 5";
+    assert!(format!("{told:?}").contains(reason), "{told:?}");
+    assert_eq!(received(&mut world, inbox).len(), 1, "what there is makes the answer");
+}
