@@ -8,6 +8,7 @@ use crate::gather::{Gather, Listener, Phase};
 use crate::hash::Plain;
 use crate::ids::{Millis, Sequence, SubscriptionId};
 use crate::pages::PageMap;
+use crate::pins::Pins;
 use crate::views::GatherState;
 
 /// The gathers. Each has a number of its own.
@@ -25,6 +26,8 @@ pub(crate) struct Gathers {
     listeners: BTreeMap<SubscriptionId, BTreeSet<(Sequence, u16)>>,
     listened: BTreeMap<Sequence, Vec<SubscriptionId>>,
     bytes: u64,
+    /// Aggregators of those that are not over.
+    pub(crate) pins: Pins,
     /// Of these, what ended ones hold.
     remembered_bytes: u64,
     /// Replies that came when nobody waited for them.
@@ -61,6 +64,8 @@ impl Gathers {
         if let (Phase::Ended, Some(ended)) = (gather.phase, &gather.ended) {
             self.remembered.insert((ended.until, number));
             self.remembered_bytes += gather.bytes();
+        } else {
+            self.pins.hold(gather.settings.aggregator.binary);
         }
         self.rows.insert(number.0, Arc::new(gather));
     }
@@ -82,6 +87,7 @@ impl Gathers {
         {
             self.remembered.insert((ended.until, number));
             self.remembered_bytes += gather.bytes();
+            self.pins.let_go(gather.settings.aggregator.binary);
         }
     }
 

@@ -69,6 +69,7 @@ mod lane;
 mod live;
 mod module_state;
 mod pages;
+mod pins;
 mod timers;
 mod trie;
 

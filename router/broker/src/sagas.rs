@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::hash::{HashKey, Plain};
 use crate::ids::{Millis, Sequence};
 use crate::pages::PageMap;
+use crate::pins::Pins;
 use crate::saga::Saga;
 use crate::views::SagaState;
 
@@ -41,6 +42,8 @@ pub(crate) struct Sagas {
     parked: BTreeSet<Sequence>,
     /// Inputs and results of those that are not over.
     bytes: u64,
+    /// Compensators of those that are not over.
+    pub(crate) pins: Pins,
     /// Volatile.
     recent: BTreeMap<Sequence, Settled>,
     pub(crate) ignored: Ignored,
@@ -85,7 +88,10 @@ impl Sagas {
             Some(until) => {
                 self.remembered.insert((until, number));
             }
-            None => self.bytes += saga.payload_bytes(),
+            None => {
+                self.bytes += saga.payload_bytes();
+                self.pins.hold(compensator(&saga));
+            }
         }
         self.rows.insert(number.0, Arc::new(saga));
     }
@@ -101,6 +107,7 @@ impl Sagas {
             match saga.until {
                 Some(until) => {
                     self.remembered.insert((until, number));
+                    self.pins.let_go(compensator(saga));
                 }
                 None => self.bytes += saga.payload_bytes(),
             }
@@ -193,4 +200,9 @@ impl Sagas {
         }
         budget
     }
+}
+
+/// The binary of its compensator.
+fn compensator(saga: &Saga) -> Option<[u8; 32]> {
+    saga.settings.compensator.as_ref()?.binary
 }

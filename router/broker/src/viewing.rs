@@ -6,9 +6,12 @@ use crate::gather::{Gather, Outcome, Phase, Stand};
 use crate::ids::Sequence;
 use crate::saga::{Line, Saga};
 use crate::views::{
-    GatherState, GatherView, RecipientState, RecipientView, SagaState, SagaSummary, SagaView, StepView,
-    TimelineView,
+    GatherState, GatherView, RecipientState, RecipientView, SagaPage, SagaState, SagaSummary, SagaView,
+    StepView, TimelineView,
 };
+
+/// Sagas that one look goes through: less than a millisecond, for which publishes wait.
+const SAGAS_A_LOOK: usize = 1_000;
 
 impl Broker {
     /// Gathers after this number, in order, with their numbers; those that are remembered among them.
@@ -31,15 +34,28 @@ impl Broker {
         found.map(|(_, gather)| gather.view())
     }
 
-    /// Sagas after this number, in order; those that are remembered among them.
-    pub fn sagas(&self, state: Option<SagaState>, after: Sequence, limit: usize) -> Vec<SagaSummary> {
+    /// Sagas after this number, in order; those that are remembered among them. Looks at a bounded number of them: the page says where
+    /// to go on.
+    pub fn sagas(&self, state: Option<SagaState>, after: Sequence, limit: usize) -> SagaPage {
         if state == Some(SagaState::Parked) {
             let parked = self.sagas.parked(after).take(limit);
-            return parked.map(|number| self.saga_row(number).summary(number)).collect();
+            let sagas = parked.map(|number| self.saga_row(number).summary(number)).collect();
+            return SagaPage { sagas, next: None };
         }
-        let rows = self.sagas.rows().range(after.0.saturating_add(1)..);
-        let rows = rows.filter(|(_, saga)| state.is_none_or(|state| saga.state() == state)).take(limit);
-        rows.map(|(number, saga)| saga.summary(Sequence(number))).collect()
+        let mut page = SagaPage::default();
+        for (looked, (number, saga)) in self.sagas.rows().range(after.0.saturating_add(1)..).enumerate() {
+            if looked == SAGAS_A_LOOK {
+                page.next = Some(Sequence(number - 1));
+                break;
+            }
+            if page.sagas.len() == limit {
+                break;
+            }
+            if state.is_none_or(|state| saga.state() == state) {
+                page.sagas.push(saga.summary(Sequence(number)));
+            }
+        }
+        page
     }
 
     /// What a message on this topic begins, in the document's order: `scatter NAME`, `saga NAME`.
@@ -77,11 +93,8 @@ impl Broker {
 
     /// The binaries that gathers and sagas under way are pinned to: not to be removed.
     pub fn pinned_binaries(&self) -> Vec<[u8; 32]> {
-        let gathers = self.gathers.rows().iter().filter(|(_, gather)| gather.phase != Phase::Ended);
-        let gathers = gathers.filter_map(|(_, gather)| gather.settings.aggregator.binary);
-        let sagas = self.sagas.rows().iter().filter(|(_, saga)| !saga.phase.is_over());
-        let sagas = sagas.filter_map(|(_, saga)| saga.settings.compensator.as_ref()?.binary);
-        let mut binaries: Vec<[u8; 32]> = gathers.chain(sagas).collect();
+        let pinned = self.gathers.pins.binaries().chain(self.sagas.pins.binaries());
+        let mut binaries: Vec<[u8; 32]> = pinned.collect();
         binaries.sort_unstable();
         binaries.dedup();
         binaries

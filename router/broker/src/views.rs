@@ -60,6 +60,15 @@ pub enum RecipientState {
     Silent,
 }
 
+/// Some sagas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SagaPage {
+    /// Those that were found, in order.
+    pub sagas: Vec<SagaSummary>,
+    /// The look ended here, with as many sagas looked at as one may: those after it were not.
+    pub next: Option<Sequence>,
+}
+
 /// One saga, without its timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SagaSummary {

@@ -138,8 +138,14 @@ impl Outside {
                 self.inbox = None;
             }
         }
-        let standing: Vec<String> =
-            self.world.broker.sagas(None, Sequence(0), 99).iter().map(|saga| format!("{saga:?}")).collect();
+        let standing: Vec<String> = self
+            .world
+            .broker
+            .sagas(None, Sequence(0), 99)
+            .sagas
+            .iter()
+            .map(|saga| format!("{saga:?}"))
+            .collect();
         panic!("it never ends: {standing:#?} {:?}", self.asked);
     }
 
@@ -328,7 +334,7 @@ impl Outside {
 
     /// An operator looks at the first parked saga: tries it again twice, then has it compensated.
     fn operate(&mut self) -> bool {
-        let parked = self.world.broker.sagas(Some(SagaState::Parked), Sequence(0), 1);
+        let parked = self.world.broker.sagas(Some(SagaState::Parked), Sequence(0), 1).sagas;
         let Some(saga) = parked.into_iter().next() else { return false };
         self.operator += 1;
         let verb = match self.operator % 3 {
@@ -386,7 +392,7 @@ impl Outside {
 
     /// What holds at every moment.
     fn check(&mut self) {
-        let sagas = self.world.broker.sagas(None, Sequence(0), 999);
+        let sagas = self.world.broker.sagas(None, Sequence(0), 999).sagas;
         let over = [SagaState::Completed, SagaState::Compensated, SagaState::Aborted];
         for saga in &sagas {
             match self.ended.get(&saga.id) {
@@ -407,7 +413,7 @@ impl Outside {
     }
 
     fn is_over(&self) -> bool {
-        let sagas = self.world.broker.sagas(None, Sequence(0), 999);
+        let sagas = self.world.broker.sagas(None, Sequence(0), 999).sagas;
         let over = [SagaState::Completed, SagaState::Compensated, SagaState::Aborted];
         self.asked.iter().all(|(_, id, _)| self.answers.contains_key(id))
             && sagas.iter().all(|saga| over.contains(&saga.state))

@@ -159,7 +159,7 @@ fn alarm_stands_while_a_saga_is_parked_and_is_cleared_with_the_last() {
     world.fails("ship", "no van", false);
     world.publish(start("o3"));
     let parked = |world: &World, after| -> Vec<String> {
-        let parked = world.broker.sagas(Some(SagaState::Parked), after, 9);
+        let parked = world.broker.sagas(Some(SagaState::Parked), after, 9).sagas;
         parked.into_iter().map(|saga| saga.id).collect()
     };
     assert_eq!(parked(&world, Sequence(0)), ["o1", "o2"]);

@@ -265,7 +265,7 @@ fn one_transaction_begins_one_saga_of_an_id() {
         way,
         job: None,
     }));
-    assert_eq!(world.broker.sagas(None, Sequence(0), 9).len(), 1);
+    assert_eq!(world.broker.sagas(None, Sequence(0), 9).sagas.len(), 1);
     assert_eq!(world.counts("stock"), [1, 0, 0, 0]);
 }
 
@@ -380,7 +380,7 @@ fn ended_sagas_are_remembered_in_bounds_of_number_and_age() {
         world.does("stock", "");
     }
     let known = |world: &World| -> Vec<String> {
-        world.broker.sagas(None, Sequence(0), 9).into_iter().map(|saga| saga.id).collect()
+        world.broker.sagas(None, Sequence(0), 9).sagas.into_iter().map(|saga| saga.id).collect()
     };
     assert_eq!(known(&world), ["o2", "o3"]);
     world.restart();
@@ -426,4 +426,40 @@ fn a_delayed_saga_has_its_whole_time_from_when_it_is_due() {
     world.publish(draft("order", "o1").deliver_at(due));
     world.advance(119_999);
     assert_eq!(world.saga_state("order", "o1"), SagaState::Running, "its time is 60 s, and did not begin");
+}
+
+#[test]
+fn look_for_sagas_in_a_state_ends_after_so_many_and_says_where_to_go_on() {
+    let mut world = World::steering(&[], &[], &[saga("order", vec![saga_step("stock")])]);
+    for number in 0..1_001 {
+        world.publish(draft("order", &format!("o{number}")));
+    }
+    world.does("stock", "");
+    let page = world.broker.sagas(Some(SagaState::Completed), Sequence(0), 9);
+    assert_eq!(page.sagas.len(), 1);
+    let next = page.next.expect("not all were looked at");
+    let rest = world.broker.sagas(Some(SagaState::Completed), next, 9);
+    assert_eq!((rest.sagas.len(), rest.next), (0, None));
+    assert_eq!(
+        world.broker.sagas(Some(SagaState::Running), next, 9).sagas[0].id,
+        "o1000",
+        "none is left out"
+    );
+    let full = world.broker.sagas(Some(SagaState::Running), Sequence(0), 9);
+    assert_eq!((full.sagas.len(), full.next), (9, None));
+}
+
+#[test]
+fn compensator_is_pinned_until_the_last_saga_that_began_with_it_is_over() {
+    let mut begun = saga("order", vec![saga_step("stock")]);
+    begun.1.compensator = Some(module("plan"));
+    let mut world = World::steering(&[], &[], &[begun]);
+    world.publish(draft("order", "o1"));
+    world.publish(draft("order", "o2"));
+    world.does("stock", "");
+    assert_eq!(world.broker.pinned_binaries(), [[7; 32]]);
+    world.restart();
+    assert_eq!(world.broker.pinned_binaries(), [[7; 32]]);
+    world.does("stock", "");
+    assert_eq!(world.broker.pinned_binaries(), [[0; 32]; 0]);
 }

@@ -25,8 +25,17 @@ pub(super) async fn list(
 ) -> Result<Vec<SagaSummary>, Refusal> {
     let state = state.as_deref().map(named_state).transpose()?;
     let limit = limit.min(MAX_PAGE) as usize;
-    let sagas = shard.inspect(move |broker| broker.sagas(state, Sequence(after), limit)).await?;
-    Ok(sagas.into_iter().map(summary).collect())
+    let (mut found, mut after) = (Vec::new(), Sequence(after));
+    // The driver does other things between two looks.
+    loop {
+        let room = limit - found.len();
+        let page = shard.inspect(move |broker| broker.sagas(state, after, room)).await?;
+        found.extend(page.sagas.into_iter().map(summary));
+        match page.next {
+            Some(next) if found.len() < limit => after = next,
+            _ => return Ok(found),
+        }
+    }
 }
 
 fn named_state(name: &str) -> Result<SagaState, Refusal> {
