@@ -158,8 +158,8 @@ impl<'a> Reader<'a> {
                 }
                 results(index, whole.topics.len())?;
                 Ok(match whole {
-                    Child { topics, changes } if topics.is_empty() => Verdict::Transform(changes),
-                    Child { topics, changes } => Verdict::Route { topics, changes },
+                    Child { topics, changes } if topics.is_empty() => Verdict::Transform(Box::new(changes)),
+                    Child { topics, changes } => Verdict::Route { topics, changes: Box::new(changes) },
                 })
             }
         }

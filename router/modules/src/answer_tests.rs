@@ -45,12 +45,12 @@ fn every_kind_of_edit_is_understood() {
         (9, 0, &far),
         (11, 0, &far),
     ];
-    one(list, Ok(Verdict::Transform(changes.clone())));
+    one(list, Ok(Verdict::Transform(Box::new(changes.clone()))));
     let routed = [list, &[(1, 0, b"t.a"), (1, 0, b"t.b")]].concat();
-    one(&routed, Ok(Verdict::Route { topics: vec!["t.a".into(), "t.b".into()], changes }));
+    one(&routed, Ok(Verdict::Route { topics: vec!["t.a".into(), "t.b".into()], changes: Box::new(changes) }));
     let removed =
         Changes { key: Some(None), ttl_ms: Some(None), deliver_at_ms: Some(None), ..Changes::default() };
-    one(&[(5, 0, b""), (10, 0, b""), (12, 0, b"")], Ok(Verdict::Transform(removed)));
+    one(&[(5, 0, b""), (10, 0, b""), (12, 0, b"")], Ok(Verdict::Transform(Box::new(removed))));
     let second = Changes { payload: Some(b"2".to_vec()), ..Changes::default() };
     let children = vec![Child::default(), Child { topics: vec!["t".into()], changes: second }];
     one(&[(2, 0, b""), (2, 0, b""), (3, 0, b"2"), (1, 0, b"t")], Ok(Verdict::Split(children)));

@@ -63,15 +63,18 @@ impl CallClock {
         (self.began.elapsed() >= self.limit * WALL_FACTOR).then_some(Overtime::Wall)
     }
 
-    pub(crate) fn stop(&self) -> Spent {
-        let wall = self.began.elapsed();
-        match self.cpu_began {
+    /// What the call took, and when it ended: now.
+    pub(crate) fn stop(&self) -> (Spent, Instant) {
+        let ended = Instant::now();
+        let wall = ended.duration_since(self.began);
+        let spent = match self.cpu_began {
             None => Spent { wall, cpu: wall, measured: false },
             Some(began) => {
                 let cpu = thread_cpu().saturating_sub(began).min(wall);
                 Spent { wall, cpu, measured: self.exact }
             }
-        }
+        };
+        (spent, ended)
     }
 }
 
@@ -85,7 +88,7 @@ mod tests {
         let mut clock = CallClock::start(Duration::from_millis(10), true);
         std::thread::sleep(Duration::from_millis(30));
         assert_eq!(clock.tick(), None);
-        assert!(clock.stop().cpu < Duration::from_millis(10));
+        assert!(clock.stop().0.cpu < Duration::from_millis(10));
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct Context {
 pub struct Judged {
     /// Verdicts and failures of the first messages of those given, in order; at least one. The others, which did not fit
     /// into the batch or were not reached within its calls, go into a batch of their own.
-    pub outcomes: Vec<Result<Verdict, Failure>>,
+    pub outcomes: Vec<Result<Verdict, Box<Failure>>>,
     /// What the state's table must be changed by, together with the outcomes.
     pub writes: Vec<Write>,
     /// What the module logged, of failed calls too.
@@ -146,7 +146,7 @@ impl Filter {
         let none: [&dyn Message; 0] = [];
         match run.call(&none) {
             Step::Decided(_) => Ok(Ok(())),
-            Step::Failed { error, .. } => Ok(Err(error)),
+            Step::Failed { error, .. } => Ok(Err(*error)),
             Step::Stopped => Err(self.0.version.busy()),
         }
     }
@@ -235,7 +235,7 @@ impl<'a> Run<'a> {
     }
 
     /// One call over these messages, by an idle instance or a new one. The instance goes back only if it is sound.
-    fn call<M: Message>(&mut self, messages: &[M]) -> Step<Verdict, Failure> {
+    fn call<M: Message>(&mut self, messages: &[M]) -> Step<Verdict, Box<Failure>> {
         let version = &*self.judge.version;
         let mut pooled = match version.take() {
             None => return Step::Stopped,
@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
                 if let Some(overlay) = &mut self.overlay {
                     overlay.keep();
                 }
-                version.succeeded(pooled, count, spent);
+                version.succeeded(pooled, count, spent, called.ended);
                 Step::Decided(verdicts)
             }
         }
@@ -281,11 +281,11 @@ impl<'a> Run<'a> {
     /// Counts a failed call. Its instance goes here, whole.
     fn failed(
         &mut self,
-        pooled: Option<Pooled<Exported>>,
+        pooled: Option<Box<Pooled<Exported>>>,
         count: usize,
         cause: Cause,
         spent: Spent,
-    ) -> Step<Verdict, Failure> {
+    ) -> Step<Verdict, Box<Failure>> {
         if let Some(overlay) = &mut self.overlay {
             overlay.discard();
         }
@@ -298,10 +298,10 @@ impl<'a> Run<'a> {
         let decided = if count == 1 { 1 } else { 0 };
         let version = &self.judge.version;
         version.failed(pooled, decided, &cause, spent);
-        Step::Failed { count, error: version.failure(cause) }
+        Step::Failed { count, error: Box::new(version.failure(cause)) }
     }
 
-    fn finish(self, outcomes: Vec<Result<Verdict, Failure>>) -> Judged {
+    fn finish(self, outcomes: Vec<Result<Verdict, Box<Failure>>>) -> Judged {
         let Run { overlay, judged, timed_out_alone, .. } = self;
         let writes = overlay.map(|overlay| overlay.into_writes()).unwrap_or_default();
         let timed_out = if timed_out_alone { judged.timed_out } else { Duration::ZERO };

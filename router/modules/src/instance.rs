@@ -1,7 +1,7 @@
 //! One instance of a module of any world: its Store and its exports. It makes one call at a time and tells how that went;
 //! whether the instance is used again its owner decides by [`Instance::is_sound`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::InstancePre;
 use wasmtime::{Engine, Store};
@@ -65,6 +65,8 @@ pub(crate) struct Instance<E> {
 pub(crate) struct Called<T> {
     pub(crate) answer: Result<T, Cause>,
     pub(crate) spent: Spent,
+    /// When it ended.
+    pub(crate) ended: Instant,
     pub(crate) lines: Lines,
     pub(crate) overlay: Option<Box<Overlay>>,
 }
@@ -100,7 +102,7 @@ impl<E: Exports> Instance<E> {
         let mut store = store(&recipe.engine, &recipe.limits, recipe.keeps_state);
         store.data_mut().phase = Phase::Configure;
         let mut exports = E::make(&recipe.pre, &mut store).map_err(|error| {
-            let spent = store.data().clock.stop();
+            let (spent, _) = store.data().clock.stop();
             MakeError::Failed(not_made(&mut store, &error), spent)
         })?;
         let params: Vec<_> = recipe.params.iter().map(wit_param).collect();
@@ -108,7 +110,7 @@ impl<E: Exports> Instance<E> {
             Ok(Ok(declared)) => declared,
             Ok(Err(sentence)) => return Err(MakeError::Refused(sentence)),
             Err(error) => {
-                let spent = store.data().clock.stop();
+                let (spent, _) = store.data().clock.stop();
                 return Err(MakeError::Failed(store.data_mut().cause(&error), spent));
             }
         };
@@ -135,12 +137,12 @@ impl<E: Exports> Instance<E> {
         let answer = call(&mut self.exports, &mut self.store);
         drop(in_flight);
         let guest = self.store.data_mut();
-        let spent = guest.clock.stop();
+        let (spent, ended) = guest.clock.stop();
         let overlay = guest.overlay.take();
         let answer = answer.map_err(|error| guest.cause(&error));
         let lines = std::mem::take(&mut guest.lines);
         self.sound = answer.is_ok() && guest.denied.is_none();
-        Called { answer, spent, lines, overlay }
+        Called { answer, spent, ended, lines, overlay }
     }
 
     /// Its exports, between calls.

@@ -20,17 +20,22 @@ pub(crate) fn search<V, E>(
     most_calls: u32,
     mut call: impl FnMut(Range<usize>) -> Step<V, E>,
 ) -> Vec<Result<V, E>> {
-    let mut decided: Vec<Result<V, E>> = Vec::with_capacity(count);
-    // The ranges still to be called, the leftmost last. Together they cover what is undecided.
-    let mut open = Vec::from_iter((count > 0).then_some(0..count));
+    let mut decided: Vec<Result<V, E>> = Vec::new();
+    // The ranges still to be called, after `next` the leftmost last. Together they cover what is undecided.
+    let (mut next, mut open) = ((count > 0).then_some(0..count), Vec::new());
     for _ in 0..most_calls {
-        let Some(range) = open.pop() else { break };
+        let Some(range) = next.take().or_else(|| open.pop()) else { break };
         debug_assert_eq!(range.start, decided.len(), "verdicts are found from left to right");
         let got = match call(range.clone()) {
             Step::Stopped => break,
             Step::Decided(verdicts) => {
                 let got = verdicts.len();
-                decided.extend(verdicts.into_iter().map(Ok));
+                if decided.is_empty() {
+                    // Nearly always the only call, whose list becomes the answer where it lies.
+                    decided = verdicts.into_iter().map(Ok).collect();
+                } else {
+                    decided.extend(verdicts.into_iter().map(Ok));
+                }
                 got
             }
             Step::Failed { count: 1, error } => {

@@ -1,6 +1,6 @@
 //! What a filter says of a message, in types that cannot say anything wrong. It must not know how an answer crosses.
 
-/// A filter's verdict on one message.
+/// A filter's verdict on one message. Most are the first two, so the others are kept small: a batch is a list of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes on as it is.
@@ -13,13 +13,13 @@ pub enum Verdict {
         reason: String,
     },
     /// It goes on changed.
-    Transform(Changes),
+    Transform(Box<Changes>),
     /// It goes to other topics, changed where there are changes; its chain ends.
     Route {
         /// The topics, at least one, in the module's order. Whether they are well formed the router checks.
         topics: Vec<String>,
         /// What is changed before.
-        changes: Changes,
+        changes: Box<Changes>,
     },
     /// It ends, and its children go on in its place.
     Split(Vec<Child>),

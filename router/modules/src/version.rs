@@ -65,7 +65,7 @@ pub(crate) struct Version<E: Exports> {
 /// What one lock guards: it is taken once before and once after a call.
 struct Kept<E> {
     /// Idle instances, the longest idle first. The last is taken, so that few stay warm.
-    idle: Vec<Pooled<E>>,
+    idle: Vec<Box<Pooled<E>>>,
     meter: Meter,
 }
 
@@ -83,6 +83,9 @@ pub(crate) struct Pooled<E> {
     share: Share,
     _slot: Slot,
 }
+
+/// An instance for a call, or why there is none and what trying took.
+pub(crate) type Taken<E> = Result<Box<Pooled<E>>, (Cause, Spent)>;
 
 /// An instance's part of the figures.
 struct Share {
@@ -164,7 +167,7 @@ impl<E: Exports> Version<E> {
     }
 
     /// An idle instance, or a new one. `None` when there is no room for one.
-    pub(crate) fn take(&self) -> Option<Result<Pooled<E>, (Cause, Spent)>> {
+    pub(crate) fn take(&self) -> Option<Taken<E>> {
         if let Some(pooled) = self.kept().idle.pop() {
             return Some(Ok(pooled));
         }
@@ -177,16 +180,24 @@ impl<E: Exports> Version<E> {
             Ok((_, declared)) if declared != self.declared => {
                 Err((E::other(&declared, &self.declared), Spent::default()))
             }
-            Ok((instance, _)) => Ok(Pooled { instance, idle_since: Instant::now(), share, _slot: slot }),
+            Ok((instance, _)) => {
+                Ok(Box::new(Pooled { instance, idle_since: Instant::now(), share, _slot: slot }))
+            }
         })
     }
 
-    /// Counts a call that went well. Its instance is kept, if it is sound.
-    pub(crate) fn succeeded(&self, mut pooled: Pooled<E>, messages: usize, spent: Spent) {
+    /// Counts a call that went well and ended then. Its instance is kept, if it is sound.
+    pub(crate) fn succeeded(
+        &self,
+        mut pooled: Box<Pooled<E>>,
+        messages: usize,
+        spent: Spent,
+        ended: Instant,
+    ) {
         self.measure(spent);
         let sound = pooled.instance.is_sound();
         pooled.share.set(pooled.instance.memory_bytes() as u64);
-        pooled.idle_since = Instant::now();
+        pooled.idle_since = ended;
         let mut kept = self.kept();
         kept.meter.count_call(spent);
         kept.meter.messages += messages as u64;
@@ -196,7 +207,13 @@ impl<E: Exports> Version<E> {
     }
 
     /// Counts a failed call, which decided this many messages. Its instance goes here, whole.
-    pub(crate) fn failed(&self, pooled: Option<Pooled<E>>, messages: usize, cause: &Cause, spent: Spent) {
+    pub(crate) fn failed(
+        &self,
+        pooled: Option<Box<Pooled<E>>>,
+        messages: usize,
+        cause: &Cause,
+        spent: Spent,
+    ) {
         drop(pooled);
         if cause.is_overtime() {
             self.measure(spent);
@@ -228,10 +245,10 @@ impl<E: Exports> Version<E> {
             }
         };
         let called = pooled.instance.call(&self.ticker, self.call_options(), None, call);
-        let (spent, lines) = (called.spent, called.lines);
+        let (spent, ended, lines) = (called.spent, called.ended, called.lines);
         let answer = match called.answer.and_then(|answer| check(answer).map_err(Cause::Lie)) {
             Ok(answer) => {
-                self.succeeded(pooled, 1, spent);
+                self.succeeded(pooled, 1, spent, ended);
                 Ok(answer)
             }
             Err(cause) => {

@@ -19,7 +19,7 @@ pub(crate) fn words(verdict: &Verdict) -> (&'static str, Option<String>) {
 }
 
 /// The same of a message that the filter failed on.
-pub(crate) fn outcome_words(outcome: &Result<Verdict, Failure>) -> (&'static str, Option<String>) {
+pub(crate) fn outcome_words(outcome: &Result<Verdict, Box<Failure>>) -> (&'static str, Option<String>) {
     match outcome {
         Ok(verdict) => words(verdict),
         Err(failure) => ("error", Some(failure.cause.to_string())),
@@ -75,8 +75,8 @@ mod tests {
             deliver_at_ms: Some(None),
         };
         let told = "payload of 3 bytes, no key, header checked: yes, no header raw, priority 9, ttl of 5 ms, no delivery set";
-        assert_eq!(words(&Verdict::Transform(changes)), ("transform", Some(told.into())));
-        let route = Verdict::Route { topics: vec!["a".into(), "b".into()], changes: Changes::default() };
+        assert_eq!(words(&Verdict::Transform(Box::new(changes))), ("transform", Some(told.into())));
+        let route = Verdict::Route { topics: vec!["a".into(), "b".into()], changes: Box::default() };
         assert_eq!(words(&route), ("route", Some("to a, b".into())));
         assert_eq!(words(&Verdict::Drop), ("drop", None));
         assert_eq!(words(&Verdict::Reject { reason: "no".into() }), ("reject", Some("no".into())));

@@ -7,7 +7,7 @@ use chaski_modules::{Cause, Context, Failure, Filter, Limits, Verdict};
 use crate::kit::{Guest, HEADER, KEY, PAYLOAD, Sample, TOPIC, filter_of, host, samples};
 
 /// Judges all messages, batch after batch of at most `most`.
-fn judge_all(filter: &Filter, messages: &[Sample], most: usize) -> Vec<Result<Verdict, Failure>> {
+fn judge_all(filter: &Filter, messages: &[Sample], most: usize) -> Vec<Result<Verdict, Box<Failure>>> {
     let mut outcomes = Vec::new();
     while outcomes.len() < messages.len() {
         let rest = &messages[outcomes.len()..];
@@ -16,8 +16,8 @@ fn judge_all(filter: &Filter, messages: &[Sample], most: usize) -> Vec<Result<Ve
     outcomes
 }
 
-fn letters(outcomes: &[Result<Verdict, Failure>]) -> String {
-    let letter = |outcome: &Result<Verdict, Failure>| match outcome {
+fn letters(outcomes: &[Result<Verdict, Box<Failure>>]) -> String {
+    let letter = |outcome: &Result<Verdict, Box<Failure>>| match outcome {
         Ok(Verdict::Pass) => '.',
         Ok(Verdict::Drop) => 'd',
         Ok(_) => '?',
@@ -89,7 +89,8 @@ fn a_failure_names_the_module_its_digest_and_the_panics_text() {
         format!("module test ({digest}…) failed: it panicked: boom, at lib.rs:1:1")
     );
     let judged = filter.judge(&samples("t"), &Context::default()).unwrap();
-    let Err(Failure { cause: Cause::Trap { text }, .. }) = &judged.outcomes[0] else { panic!("{judged:?}") };
+    let Err(failure) = &judged.outcomes[0] else { panic!("{judged:?}") };
+    let Cause::Trap { text } = &failure.cause else { panic!("{failure:?}") };
     assert!(text.contains("unreachable"), "{text}");
 }
 

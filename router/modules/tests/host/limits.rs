@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chaski_modules::{Cause, Context, Failure, Judged, Lie, Limits};
+use chaski_modules::{Cause, Context, Judged, Lie, Limits};
 
 use crate::kit::{Guest, PAYLOAD, Sample, deploy, filter_of, host, samples};
 
@@ -209,10 +209,7 @@ fn a_message_too_large_for_the_instance_fails_alone() {
     let filter = filter_of(&host, &guest, Limits { memory_bytes: 512 * 1024, ..Limits::default() });
     let of = |bytes| Sample { payload: vec![0; bytes], ..Sample::default() };
     let judged = filter.judge(&[of(1), of(900 * 1024), of(1)], &Context::default()).unwrap();
-    let causes: Vec<_> = judged
-        .outcomes
-        .iter()
-        .map(|outcome| outcome.as_ref().err().map(|f: &Failure| f.cause.name()))
-        .collect();
+    let causes: Vec<_> =
+        judged.outcomes.iter().map(|outcome| outcome.as_ref().err().map(|f| f.cause.name())).collect();
     assert_eq!(causes, [None, Some("memory"), None]);
 }

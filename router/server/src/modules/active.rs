@@ -43,7 +43,7 @@ pub(crate) enum Outcome {
         /// The cause in one word.
         cause: &'static str,
         /// The cause in a sentence, with a panic's text.
-        detail: String,
+        detail: Box<str>,
     },
     /// All instances are in use.
     Busy,
@@ -183,13 +183,13 @@ impl Version {
         now_ms: u64,
         state: Option<&Arc<Overlay>>,
     ) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(subjects.len());
+        let mut outcomes = Vec::new();
         let mut busy = 0;
         while outcomes.len() < subjects.len() {
             let rest = &subjects[outcomes.len()..];
             let admission = self.health().admit(Instant::now());
             if admission == Admission::Suspended {
-                let detail = "the module is suspended, since its calls ran out of time too often".to_owned();
+                let detail = "the module is suspended, since its calls ran out of time too often".into();
                 let suspended = Outcome::Failed { cause: "suspended", detail };
                 outcomes.extend(std::iter::repeat_n(suspended, rest.len()));
                 break;
@@ -284,7 +284,13 @@ impl Version {
             // Its manager ends with the router.
             let _ = self.reports.send(Report { module, version, trouble });
         }
-        outcomes.extend(judged.outcomes.into_iter().map(told));
+        let told = judged.outcomes.into_iter().map(told);
+        if outcomes.is_empty() {
+            // As a rule one batch is all there is.
+            *outcomes = told.collect();
+        } else {
+            outcomes.extend(told);
+        }
     }
 
     /// Whether its calls stay short decides where it runs.
@@ -302,9 +308,12 @@ impl Version {
     }
 }
 
-fn told(outcome: Result<Verdict, Failure>) -> Outcome {
+fn told(outcome: Result<Verdict, Box<Failure>>) -> Outcome {
     match outcome {
         Ok(verdict) => Outcome::Verdict(verdict),
-        Err(Failure { cause, .. }) => Outcome::Failed { cause: cause.name(), detail: cause.to_string() },
+        Err(failure) => {
+            let cause = &failure.cause;
+            Outcome::Failed { cause: cause.name(), detail: cause.to_string().into() }
+        }
     }
 }

@@ -266,7 +266,7 @@ mod tests {
     fn what_a_version_failed_on_is_marked_with_it_and_what_nobody_judged_is_not_kept() {
         let samples = Samples::default();
         let sample = samples.of_streams(&"m".into());
-        keep(&sample, 0..1, 1, &Outcome::Failed { cause: "trap", detail: String::new() });
+        keep(&sample, 0..1, 1, &Outcome::Failed { cause: "trap", detail: "".into() });
         keep(&sample, 1..2, 1, &Outcome::Busy);
         let seen = samples.seen(&"m".into(), &[], 256);
         assert_eq!((ids(&seen), seen[0].failed_by), (vec![0], Some(VERSION)));

@@ -135,7 +135,7 @@ fn run<'a>(version: &Arc<Version>, seen: &'a [Seen], now: &Now, spec: &ModuleSpe
                 continue;
             }
             run.failed += 1;
-            run.first.get_or_insert((message, failure));
+            run.first.get_or_insert((message, *failure));
         }
         run.of += 1;
     }

@@ -86,7 +86,7 @@ fn told(outcome: &Outcome) -> (&'static str, Option<String>) {
         Outcome::Verdict(Verdict::Transform(_)) => ("transform", None),
         Outcome::Verdict(Verdict::Route { topics, .. }) => ("route", Some(topics.join(", "))),
         Outcome::Verdict(Verdict::Split(children)) => ("split", Some(format!("{} messages", children.len()))),
-        Outcome::Failed { detail, .. } => ("error", Some(detail.clone())),
+        Outcome::Failed { detail, .. } => ("error", Some(detail.to_string())),
         Outcome::Busy => ("error", Some("every instance of modules is in use".to_owned())),
     }
 }
