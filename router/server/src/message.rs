@@ -34,11 +34,21 @@ pub(crate) fn compose(head: &Head<'_>, payload: &[u8]) -> Message {
     to_broker(&block, &head)
 }
 
-/// Decodes and checks a client's block against the limits in force; answers its head and where its payload begins.
-pub(crate) fn check(block: &[u8], max_payload: u32, max_headers: u32) -> Result<(Head<'_>, usize), Refusal> {
+/// Decodes and checks a client's block against the limits in force; answers its head and where its payload begins. `good_topic`: one
+/// that was checked before, if there is one.
+pub(crate) fn check<'a>(
+    block: &'a [u8],
+    max_payload: u32,
+    max_headers: u32,
+    good_topic: Option<&[u8]>,
+) -> Result<(Head<'a>, usize), Refusal> {
     let refuse = |error: HeadError| Refusal::new(error.code(), error.to_string());
     let (head, payload_at) = Head::decode(block).map_err(refuse)?;
-    head.check(max_headers).map_err(refuse)?;
+    let checked = match good_topic == Some(head.topic.as_bytes()) {
+        true => head.check_but_topic(max_headers),
+        false => head.check(max_headers),
+    };
+    checked.map_err(refuse)?;
     let payload = block.len() - payload_at;
     if payload > max_payload as usize {
         let detail = format!("a payload of {payload} bytes, where max_payload allows {max_payload}");

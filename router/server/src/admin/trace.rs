@@ -92,7 +92,7 @@ fn subject(view: &View, request: &Asked) -> Result<Subject, Refusal> {
         ..Head::default()
     };
     let composed = message::compose(&head, &payload);
-    message::check(&composed.body, view.max_payload, view.max_headers)?;
+    message::check(&composed.body, view.max_payload, view.max_headers, None)?;
     Ok(Subject::of(composed, Millis(head.timestamp_ms)))
 }
 

@@ -222,7 +222,7 @@ async fn datagrams(peer: Arc<Peer>) {
             continue;
         }
         let view = peer.shard.view();
-        let (head, payload_at) = match message::check(&block, view.max_payload, view.max_headers) {
+        let (head, payload_at) = match message::check(&block, view.max_payload, view.max_headers, None) {
             Ok(checked) => checked,
             Err(refusal) => {
                 tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");
@@ -232,7 +232,8 @@ async fn datagrams(peer: Arc<Peer>) {
         let message = message::to_broker(&block, &head);
         let taken = Millis(crate::modules::now_ms());
         let resolved = view.resolve(head.topic);
-        let (way, work) = judged::way(&resolved, (&message.body, message.fields), &head, payload_at, taken);
+        let mut batch = Batch::default();
+        let way = batch.way(0, &resolved, (&message.body, message.fields), (&head, payload_at), taken);
         let publish = Publish {
             publisher: None,
             connection: Some(peer.id),
@@ -244,8 +245,7 @@ async fn datagrams(peer: Arc<Peer>) {
             way,
             job: None,
         };
-        let mut batch = Batch::default();
-        batch.push(Command::Publish(publish), work.map(|work| (0, work)));
+        batch.push(Command::Publish(publish));
         let (commands, refused) = judged::judge(peer.shard.modules(), &view.filters, batch).await;
         for (_, refusal) in refused {
             tracing::debug!(connection = peer.id.0, code = %refusal.code, detail = %refusal.detail, "datagram refused");

@@ -28,39 +28,49 @@ impl Batch {
         Batch { expected: commands, ..Batch::default() }
     }
 
-    /// Adds a command with its messages that filters concern, each with its number among the command's messages.
-    pub(super) fn push(&mut self, command: Command, entries: impl IntoIterator<Item = (usize, Box<Entry>)>) {
-        let number = self.commands.len();
-        for (part, entry) in entries {
-            self.places.push((number, part));
-            self.entries.push(*entry);
+    /// Where a message of the next command goes, as far as its topic says: to queues, or before its filters, which then get it with
+    /// this batch. `part`: its number among the command's messages.
+    pub(super) fn way(
+        &mut self,
+        part: usize,
+        resolved: &Resolved,
+        (block, fields): (&Bytes, Fields),
+        (head, payload_at): (&Head<'_>, usize),
+        taken: Millis,
+    ) -> Way {
+        match resolved {
+            Resolved::Direct(targets) => Way::Direct(targets.clone()),
+            Resolved::Through(plan) => {
+                if self.entries.is_empty() {
+                    self.places.reserve(self.expected);
+                    self.entries.reserve(self.expected);
+                }
+                self.places.push((self.commands.len(), part));
+                let message = Message { body: block.clone(), fields };
+                let subject = Subject::new(message, head, payload_at, taken);
+                self.entries.push(Entry { subject, plan: Arc::clone(plan) });
+                Way::Pending
+            }
         }
-        if number == 0 {
+    }
+
+    /// Adds the next command, whose messages have their ways.
+    pub(super) fn push(&mut self, command: Command) {
+        if self.commands.is_empty() {
             self.commands.reserve(self.expected);
         }
         self.commands.push(command);
     }
 
+    /// The next command is none after all: its messages are forgotten.
+    pub(super) fn forget(&mut self) {
+        let kept = self.places.partition_point(|(command, _)| *command < self.commands.len());
+        self.places.truncate(kept);
+        self.entries.truncate(kept);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.commands.len()
-    }
-}
-
-/// Where a message goes, as far as its topic says: to queues, or before its filters.
-pub(super) fn way(
-    resolved: &Resolved,
-    (block, fields): (&Bytes, Fields),
-    head: &Head<'_>,
-    payload_at: usize,
-    taken: Millis,
-) -> (Way, Option<Box<Entry>>) {
-    match resolved {
-        Resolved::Direct(targets) => (Way::Direct(targets.clone()), None),
-        Resolved::Through(plan) => {
-            let message = Message { body: block.clone(), fields };
-            let subject = Subject::new(message, head, payload_at, taken);
-            (Way::Pending, Some(Box::new(Entry { subject, plan: Arc::clone(plan) })))
-        }
     }
 }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use chaski_broker::{
-    Command, Confirmation, Lease, Millis, Publish, PublisherId, Sequence, Targets, Transaction,
-    TransactionError, Way,
+    Command, Confirmation, Lease, Millis, Publish, PublisherId, Sequence, Transaction, TransactionError, Way,
 };
 use chaski_protocol::frames::{Counts, Opening, Outcome as Told, PublishAnswer, PublishFrame, Run};
 use chaski_protocol::{
@@ -18,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::publish_refusal;
 use crate::message;
-use crate::modules::{Entry, Resolved, now_ms};
+use crate::modules::{Resolved, now_ms};
 use crate::session::connection::Peer;
 use crate::session::frames::{Ended, FrameReader, answer, write};
 use crate::session::judged::{self, Batch};
@@ -51,7 +50,7 @@ pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, frames: Frame
         id,
         frames,
         view: peer.shard.view(),
-        last_topic: nowhere(),
+        last_topic: None,
         number: 0,
         taken: Millis(now_ms()),
         ring: Ring::new(),
@@ -65,16 +64,13 @@ pub(crate) async fn serve(peer: &Arc<Peer>, send: &mut SendStream, frames: Frame
     ended
 }
 
-/// A command, and those of its messages that filters concern, by their numbers in it.
-type Unjudged = (Command, Vec<(usize, Box<Entry>)>);
-
 struct Session<'a> {
     peer: &'a Peer,
     id: PublisherId,
     frames: FrameReader,
     view: Arc<View>,
-    /// Most publishes follow one on the same topic.
-    last_topic: (Vec<u8>, Resolved),
+    /// Most publishes follow one on the same topic, which is then known to be good.
+    last_topic: Option<(Vec<u8>, Resolved)>,
     number: u64,
     /// When what is being read was taken.
     taken: Millis,
@@ -139,9 +135,12 @@ impl Session<'_> {
             self.number += 1;
             self.sizes.push_back(frame.len() as u32);
             self.in_flight_bytes += frame.len();
-            match self.command(frame)? {
-                Ok((command, works)) => batch.push(command, works),
-                Err(refusal) => self.ring.put(self.number, Outcome::Refused(refusal)),
+            match self.command(frame, &mut batch)? {
+                Ok(command) => batch.push(command),
+                Err(refusal) => {
+                    batch.forget();
+                    self.ring.put(self.number, Outcome::Refused(refusal));
+                }
             }
             if batch.len() == COMMANDS_A_BATCH {
                 self.last_batch = COMMANDS_A_BATCH;
@@ -171,18 +170,19 @@ impl Session<'_> {
         let shard: &Shard = &self.peer.shard;
         if self.view.version() != shard.view().version() {
             self.view = shard.view();
-            self.last_topic = nowhere();
+            self.last_topic = None;
         }
     }
 
-    fn command(&mut self, mut frame: Bytes) -> Result<Result<Unjudged, Refusal>, Ended> {
+    /// The command that a frame makes; its messages that filters concern go into the batch.
+    fn command(&mut self, mut frame: Bytes, batch: &mut Batch) -> Result<Result<Command, Refusal>, Ended> {
         let (header, length) = decode::<PublishFrame<'_>>(&frame)?;
         match header {
             PublishFrame::Publish { mandatory } => {
                 frame.advance(length);
-                Ok(self.message(frame).map(|(message, way, work)| {
+                Ok(self.message(frame, 0, batch).map(|(message, way)| {
                     let hash = self.view.bindings.message_hash(message.topic(), message.id());
-                    let command = Command::Publish(Publish {
+                    Command::Publish(Publish {
                         publisher: Some(self.id),
                         connection: Some(self.peer.id),
                         number: self.number,
@@ -192,8 +192,7 @@ impl Session<'_> {
                         hash: Some(hash),
                         way,
                         job: None,
-                    });
-                    (command, work.map(|work| (0, work)).into_iter().collect())
+                    })
                 }))
             }
             PublishFrame::Transaction { id, acks, publishes } => {
@@ -205,25 +204,27 @@ impl Session<'_> {
                     );
                     return Err(Ended::Broken(Refusal::new(Code::BadFrame, detail)));
                 }
-                Ok(self.transaction(&frame, length, id, &acks, &publishes))
+                Ok(self.transaction(&frame, length, id, &acks, &publishes, batch))
             }
         }
     }
 
+    /// A message, the part with this number of its command, and its way.
     fn message(
         &mut self,
         block: Bytes,
-    ) -> Result<(chaski_broker::Message, Way, Option<Box<Entry>>), Refusal> {
-        let (head, payload_at) = message::check(&block, self.view.max_payload, self.view.max_headers)?;
+        part: usize,
+        batch: &mut Batch,
+    ) -> Result<(chaski_broker::Message, Way), Refusal> {
+        let known = self.last_topic.as_ref().map(|(topic, _)| &topic[..]);
+        let (head, payload_at) = message::check(&block, self.view.max_payload, self.view.max_headers, known)?;
         let fields = message::fields(&block, &head);
-        let (last_topic, resolved) = &mut self.last_topic;
-        if last_topic != head.topic.as_bytes() {
-            last_topic.clear();
-            last_topic.extend_from_slice(head.topic.as_bytes());
-            *resolved = self.view.resolve(head.topic);
-        }
-        let (way, work) = judged::way(resolved, (&block, fields), &head, payload_at, self.taken);
-        Ok((chaski_broker::Message { body: block, fields }, way, work))
+        let resolved = match &mut self.last_topic {
+            Some((topic, resolved)) if topic == head.topic.as_bytes() => resolved,
+            last => &mut last.insert((head.topic.as_bytes().to_vec(), self.view.resolve(head.topic))).1,
+        };
+        let way = batch.way(part, resolved, (&block, fields), (&head, payload_at), self.taken);
+        Ok((chaski_broker::Message { body: block, fields }, way))
     }
 
     fn transaction(
@@ -233,7 +234,8 @@ impl Session<'_> {
         id: &str,
         acks: &[chaski_protocol::frames::Token<'_>],
         publishes: &[(bool, u32)],
-    ) -> Result<Unjudged, Refusal> {
+        batch: &mut Batch,
+    ) -> Result<Command, Refusal> {
         let parts = acks.len() + publishes.len();
         if parts > MAX_TRANSACTION_PARTS {
             let detail = format!("a transaction has at most {MAX_TRANSACTION_PARTS} parts, this one {parts}");
@@ -242,14 +244,12 @@ impl Session<'_> {
         check_message_id(id)
             .map_err(|detail| Refusal::new(Code::BadMessage, format!("transaction id: {detail}")))?;
         let mut messages = Vec::with_capacity(publishes.len());
-        let mut works = Vec::new();
         for (index, (mandatory, length)) in publishes.iter().enumerate() {
             let block = frame.slice(at..at + *length as usize);
             at += *length as usize;
-            let (message, way, work) = self.message(block).map_err(|refusal| {
+            let (message, way) = self.message(block, index, batch).map_err(|refusal| {
                 Refusal::new(refusal.code, format!("message {index} of the transaction: {}", refusal.detail))
             })?;
-            works.extend(work.map(|work| (index, work)));
             messages.push((message, way, *mandatory));
         }
         let acks = acks
@@ -258,7 +258,7 @@ impl Session<'_> {
                 (self.view.bindings.queue_id(token.queue), Sequence(token.sequence), Lease(token.lease))
             })
             .collect();
-        let command = Command::Transaction(Transaction {
+        Ok(Command::Transaction(Transaction {
             publisher: self.id,
             number: self.number,
             connection: self.peer.id,
@@ -267,8 +267,7 @@ impl Session<'_> {
             acks,
             publishes: messages,
             job: None,
-        });
-        Ok((command, works))
+        }))
     }
 
     fn take(&mut self, answers: Vec<Answered>) {
@@ -310,11 +309,6 @@ impl Session<'_> {
     }
 }
 
-/// No topic's way.
-fn nowhere() -> (Vec<u8>, Resolved) {
-    (Vec::new(), Resolved::Direct(Targets::from([])))
-}
-
 /// Bytes of an outcome that its run's own fields don't bound.
 fn words_of(outcome: &Outcome) -> usize {
     match outcome {
@@ -332,8 +326,8 @@ fn push_outcome(runs: &mut Vec<Run>, outcome: Outcome) {
         Outcome::Publish(Err(error)) => refused(&publish_refusal(&error)),
         Outcome::Refused(refusal) => refused(&refusal),
         Outcome::Transaction(Ok(confirmations)) => {
-            let mut parts = Vec::new();
-            confirmations.into_iter().for_each(|confirmation| push_confirmation(&mut parts, confirmation));
+            let mut parts = Vec::with_capacity(confirmations.len());
+            confirmations.iter().for_each(|confirmation| push_confirmation(&mut parts, *confirmation));
             Told::Transacted { parts }
         }
         Outcome::Transaction(Err(TransactionError::LeaseLost(acks))) => Told::LeaseLost { acks },

@@ -104,6 +104,44 @@ async fn a_refused_message_does_not_hold_up_the_others_on_its_stream() {
     assert_eq!(outcomes, [true, false, true]);
 }
 
+/// The first message of the transaction stands before a filter that would drop it when its second turns out to be wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_filters_would_have_said_of_a_refused_transaction_concerns_no_other() {
+    let router = Router::with_rules(
+        "[module.eu]\nbuiltin = \"header-match\"\nparams = { all = \"region = eu\" }\n\
+         [route.r]\ntopics = [\"f\"]\nfilters = [\"eu\"]\n[queue.q]\n",
+    );
+    let raw = Raw::hello(&router).await;
+    let mut stream = raw.open(&Open::Publish).await;
+    stream.opening(|opening| assert_eq!(opening, Opening::Opened)).await;
+    let (mut blocks, mut publishes) = (Vec::new(), Vec::new());
+    for topic in ["f", "a..b"] {
+        let before = blocks.len();
+        head(topic, topic).encode(b"x", &mut blocks);
+        publishes.push((false, (blocks.len() - before) as u32));
+    }
+    let mut frames = Vec::new();
+    let transaction = PublishFrame::Transaction { id: "t", acks: Vec::new(), publishes };
+    encode_frame(&transaction, &[&blocks], &mut frames);
+    let mut block = Vec::new();
+    head("q", "1").encode(b"x", &mut block);
+    encode_frame(&PublishFrame::Publish { mandatory: false }, &[&block], &mut frames);
+    stream.send.write_all(&frames).await.expect("the stream is open");
+    let (mut through, mut outcomes) = (0, Vec::new());
+    while through < 2 {
+        let answer = stream.frame().await.expect("an answer");
+        let (answer, _) = decode::<PublishAnswer>(&answer).expect("it is an answer");
+        through = answer.through;
+        outcomes.extend(answer.runs.into_iter().map(|run| run.outcome));
+    }
+    let [Outcome::Refused { code, .. }, Outcome::Confirmed { counts, .. }] = &outcomes[..] else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!(Code::from_number(*code), Some(Code::BadTopic));
+    assert_eq!((counts.routed, counts.dropped), (1, 0));
+    assert_eq!(router.count("q", "messages"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_ends_its_connection_with_the_code() {
     let router = router();
