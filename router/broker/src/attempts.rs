@@ -140,7 +140,7 @@ impl Broker {
         let answer = match how {
             Left::Acked(result) => Answer::Completed(Payload(result)),
             Left::Failed { reason, retryable } => Answer::Failed { reason, retryable },
-            Left::Gone(reason) => Answer::Unanswered { delivered, reason },
+            Left::Gone(reason) => Answer::Unanswered { delivered, reason: reason.into_owned() },
         };
         self.attempt_ended(now, number, step, answer, output);
         Durability::Fsync

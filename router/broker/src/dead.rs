@@ -84,7 +84,8 @@ impl Broker {
         self.owe_rejection(sequence, told(reason, detail));
         let fits = self.make_room(now, dead, bytes, output);
         self.commit(Record::Dead { queue: id, sequence, info }, journaled, output);
-        self.owners.explain(sequence, || Left::Gone(format!("{}: {}", reason.name(), shorten(detail))));
+        self.owners
+            .explain(sequence, || Left::Gone(format!("{}: {}", reason.name(), shorten(detail)).into()));
         if !fits {
             let record = Record::Removed { queue: dead, cause: Removal::Dropped, sequences: vec![sequence] };
             self.commit(record, journaled, output);

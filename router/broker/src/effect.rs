@@ -75,7 +75,7 @@ pub enum Effect {
         /// The frame.
         number: u64,
         /// One confirmation for each publish, in order; or why nothing was done.
-        outcome: Result<Vec<Confirmation>, TransactionError>,
+        outcome: Result<Arc<[Confirmation]>, TransactionError>,
     },
     /// Answer an attach. On error the consumer does not exist.
     Attached {
@@ -222,12 +222,12 @@ pub enum AggregateCall {
         /// When the router took it.
         at: Millis,
         /// Whom it asked.
-        recipients: Vec<String>,
+        recipients: Vec<Arc<str>>,
     },
     /// A recipient answered.
     Reply {
         /// Who.
-        recipient: String,
+        recipient: Arc<str>,
         /// When.
         at: Millis,
         /// The reply's block.
@@ -236,7 +236,7 @@ pub enum AggregateCall {
     /// A recipient failed.
     Failed {
         /// Who.
-        recipient: String,
+        recipient: Arc<str>,
         /// When.
         at: Millis,
         /// Why.
@@ -245,7 +245,7 @@ pub enum AggregateCall {
     /// A recipient had said nothing when the time was over.
     Silent {
         /// Who.
-        recipient: String,
+        recipient: Arc<str>,
     },
     /// The answer is wanted.
     Finish {

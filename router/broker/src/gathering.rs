@@ -1,6 +1,8 @@
 //! Gathers under way: how one begins, what each reply and failure does, how it ends, and what it is owed after a start. What
 //! follows from which event stands in `gather.rs`; here it is carried out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::begins::Scatter;
@@ -98,7 +100,7 @@ impl Broker {
         let fact = GatherFact::Begun { scatter: name.clone(), request, asked: sequence, recipients };
         let wait = self.commit_gather(now, number, settings.durability, fact, output);
 
-        let names = self.gather_row(number).recipients.iter().map(|one| one.name.to_string()).collect();
+        let names = self.gather_row(number).recipients.iter().map(|one| one.name.clone()).collect();
         let call = AggregateCall::Begin { request: message.body.clone(), at: now, recipients: names };
         self.call_aggregator(number, call, output);
         self.timers.set(self.gather_row(number).deadline(), GATHERS, number);
@@ -170,7 +172,7 @@ impl Broker {
         }
         let fact = GatherFact::Failed { recipient, reason: reason.clone() };
         let wait = self.note_gather(now, number, fact, output);
-        let name = self.gather_row(number).recipients[recipient as usize].name.to_string();
+        let name = self.gather_row(number).recipients[recipient as usize].name.clone();
         self.call_aggregator(number, AggregateCall::Failed { recipient: name, at: now, reason }, output);
         self.gather_event(now, number, Event::Failed, output);
         wait.durability
@@ -184,13 +186,13 @@ impl Broker {
         departed: Departed,
         output: &mut Output,
     ) -> Durability {
-        let Some(recipient) = self.gathers.get(number).and_then(|gather| gather.recipient(departed.queue))
-        else {
-            return Durability::Memory;
-        };
+        let awaited =
+            |gather: &Gather| gather.recipient(departed.queue).filter(|recipient| gather.awaits(*recipient));
+        let Some(recipient) = self.gathers.get(number).and_then(awaited) else { return Durability::Memory };
         let reason = match departed.how {
             Left::Acked(_) => "it acked the request without a reply".to_owned(),
-            Left::Failed { reason, .. } | Left::Gone(reason) => reason,
+            Left::Failed { reason, .. } => reason,
+            Left::Gone(reason) => reason.into_owned(),
         };
         self.gather_failed(now, number, recipient, reason, output)
     }
@@ -279,7 +281,7 @@ impl Broker {
         let Phase::Finishing(why) = gather.phase else { return };
         let over = why == GatherEnd::Timeout;
         let silent = gather.recipients.iter().filter(|recipient| over && recipient.stand == Stand::Silent);
-        let silent: Vec<String> = silent.map(|recipient| recipient.name.to_string()).collect();
+        let silent: Vec<Arc<str>> = silent.map(|recipient| recipient.name.clone()).collect();
         for recipient in silent {
             self.call_aggregator(number, AggregateCall::Silent { recipient }, output);
         }
@@ -457,13 +459,13 @@ impl Broker {
         for number in open {
             let gather = self.gather_row(number).clone();
             self.owners.own(gather.asked, Owner::Gather(number));
-            let names = gather.recipients.iter().map(|one| one.name.to_string()).collect();
+            let names = gather.recipients.iter().map(|one| one.name.clone()).collect();
             let request = gather.request.body.clone();
             let begin = AggregateCall::Begin { request, at: gather.began_at, recipients: names };
             self.call_aggregator(number, begin, output);
             for place in &gather.events {
                 let recipient = &gather.recipients[*place as usize];
-                let name = recipient.name.to_string();
+                let name = recipient.name.clone();
                 let call = match &recipient.stand {
                     Stand::Answered { at, reply: Some(reply) } => {
                         AggregateCall::Reply { recipient: name, at: *at, reply: reply.0.body.clone() }

@@ -4,6 +4,7 @@
 //! Another publish of an id that is under way waits here for the first one's outcome. Only so many wait in all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::command::{DiskState, Publish, Transaction};
@@ -405,7 +406,7 @@ fn at_first_pending(transaction: &Transaction, error: PublishError) -> Transacti
 pub(crate) fn answer(
     publisher: PublisherId,
     number: u64,
-    outcome: Result<Vec<Confirmation>, TransactionError>,
+    outcome: Result<Arc<[Confirmation]>, TransactionError>,
     wait: Wait,
     output: &mut Output,
 ) {

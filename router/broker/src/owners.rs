@@ -1,6 +1,7 @@
 //! Messages that gathers and sagas sent into queues: to whom each belongs, and what is told when one leaves its queue. However it
 //! leaves, its owner learns of it within the same command, so that both are in one batch.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ pub(crate) enum Left {
     /// Its consumer failed on it.
     Failed { reason: String, retryable: bool },
     /// In any other way; the reason.
-    Gone(String),
+    Gone(Cow<'static, str>),
 }
 
 impl Left {
@@ -74,7 +75,7 @@ impl Owners {
     /// A message left a queue; how, whoever took it out may say better.
     pub(crate) fn note(&mut self, queue: QueueId, sequence: Sequence, delivered: bool) {
         if self.of(sequence).is_some() {
-            let how = Left::Gone("it left its queue".to_owned());
+            let how = Left::Gone(Cow::Borrowed("it left its queue"));
             self.departed.push(Departed { queue, sequence, delivered, how });
         }
     }
@@ -103,13 +104,18 @@ impl Broker {
         let mut strongest = Durability::Memory;
         // Only what `memory` queues hold leaves its queue while the disk is full: its owner learns of it later.
         while self.disk != DiskState::Full && self.owners.any_departed() {
-            for departed in std::mem::take(&mut self.owners.departed) {
+            let mut departed = std::mem::take(&mut self.owners.departed);
+            for departed in departed.drain(..) {
                 let durability = match self.owners.of(departed.sequence) {
                     Some(Owner::Gather(gather)) => self.gather_lost(now, gather, departed, output),
                     Some(Owner::Saga(saga)) => self.attempt_left(now, saga, departed, output),
                     None => Durability::Memory,
                 };
                 strongest = strongest.max(durability);
+            }
+            if !self.owners.any_departed() {
+                // Its room is used again.
+                self.owners.departed = departed;
             }
         }
         strongest

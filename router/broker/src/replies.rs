@@ -117,7 +117,7 @@ impl Broker {
         let reply = Message { body: Bytes::copy_from_slice(&reply.body), fields: reply.fields };
         let fact = GatherFact::Replied { recipient, reply: Kept(reply.clone()) };
         let wait = self.note_gather(now, number, fact, output);
-        let name = self.gather_row(number).recipients[recipient as usize].name.to_string();
+        let name = self.gather_row(number).recipients[recipient as usize].name.clone();
         let call = AggregateCall::Reply { recipient: name, at: now, reply: reply.body };
         self.call_aggregator(number, call, output);
         self.gather_event(now, number, Event::Replied, output);

@@ -129,10 +129,10 @@ impl Broker {
     }
 
     /// The outcome of a transaction that was done before, and what it waits for.
-    fn transacted(&self, now: Millis, hash: u128) -> Option<(Vec<Confirmation>, Wait)> {
+    fn transacted(&self, now: Millis, hash: u128) -> Option<(Arc<[Confirmation]>, Wait)> {
         let known = self.dedup.check(hash, now)?;
         let outcome = self.transactions.get(known.sequence)?;
-        Some((outcome.confirmations.to_vec(), self.numbered(known.wait.position, known.wait.durability)))
+        Some((outcome.confirmations.clone(), self.numbered(known.wait.position, known.wait.durability)))
     }
 
     /// Whether a transaction's leases are in force, and the disk takes it.
@@ -155,7 +155,7 @@ impl Broker {
         transaction: Transaction,
         mut room: Room,
         output: &mut Output,
-    ) -> Result<(Vec<Confirmation>, Wait), TransactionError> {
+    ) -> Result<(Arc<[Confirmation]>, Wait), TransactionError> {
         let hash = self.hash_key.transaction(&transaction.id);
         let ready = self.judge_transaction(now, transaction, &mut room)?;
         Ok(self.perform_transaction(now, hash, ready, output))
@@ -231,7 +231,7 @@ impl Broker {
         hash: u128,
         ready: Ready,
         output: &mut Output,
-    ) -> (Vec<Confirmation>, Wait) {
+    ) -> (Arc<[Confirmation]>, Wait) {
         let Ready { acks, parts, durability, window_ms } = ready;
         for ack in acks {
             self.consumers.consumer_mut(ack.slot).drop_lease(ack.lease, ack.sequence);
@@ -239,7 +239,7 @@ impl Broker {
             self.enlist(ack.slot);
             self.touch(ack.queue);
         }
-        let mut confirmations = Vec::with_capacity(parts.len());
+        let mut confirmations: SmallVec<[Confirmation; 2]> = SmallVec::with_capacity(parts.len());
         for (message, one, id) in parts {
             let one = one.or_else(|| self.dedup.check(id, now).map(Judged::Duplicate));
             confirmations.push(
@@ -250,15 +250,9 @@ impl Broker {
         let durability = durability.max(self.tell_owners(now, output));
         let number = Sequence(self.draw(output));
         let journaled = durability != Durability::Memory;
-        let at = now;
-        let record = Record::Transacted {
-            number,
-            hash,
-            at,
-            window_ms,
-            durability,
-            confirmations: Arc::from(&confirmations[..]),
-        };
+        let confirmations: Arc<[Confirmation]> = Arc::from(&confirmations[..]);
+        let kept = Arc::clone(&confirmations);
+        let record = Record::Transacted { number, hash, at: now, window_ms, durability, confirmations: kept };
         let position = self.commit(record, journaled, output);
         self.expire_outcomes(now, 4);
         (confirmations, self.numbered(position, durability))

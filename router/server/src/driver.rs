@@ -20,7 +20,7 @@ use crate::events;
 use crate::held::{HeldEffects, Marks};
 use crate::mailboxes::{IdMap, Mailboxes};
 use crate::metrics;
-use crate::modules::Filters;
+use crate::modules::{Ask, Filters};
 use crate::progress::ProgressCell;
 use crate::shard::{Answered, ConsumerEvent, Input, NewRules, Outcome, Passed, Shared, WeakShard};
 use crate::upkeep::Upkeep;
@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     publishers: Mailboxes<Answered>,
     consumers: Mailboxes<ConsumerEvent>,
     subscriptions: Mailboxes<Passed>,
+    /// For aggregators and compensators, until the turn ends.
+    asks: Vec<Ask>,
     waiting: IdMap<Waiting>,
     next_ticket: u64,
     /// Commands that effects led to.
@@ -108,6 +110,7 @@ impl Driver {
             publishers: Mailboxes::default(),
             consumers: Mailboxes::default(),
             subscriptions: Mailboxes::default(),
+            asks: Vec::new(),
             waiting: IdMap::default(),
             next_ticket: 1,
             follow_up: Vec::new(),
@@ -179,6 +182,13 @@ impl Driver {
         self.publishers.flush();
         self.consumers.flush();
         self.subscriptions.flush();
+        if !self.asks.is_empty() {
+            match self.shard.upgrade() {
+                Some(shard) => self.shared.modules.steer(&mut self.asks, &shard),
+                // The router stops.
+                None => self.asks.clear(),
+            }
+        }
         self.counts.record();
     }
 
@@ -195,9 +205,9 @@ impl Driver {
     }
 
     fn until_timeout(&self) -> Duration {
-        // Upkeep looks at segments once a second; commands that effects led to wait for nothing.
+        // Upkeep looks at segments once a second; what effects led to waits for nothing.
         let upkeep = Duration::from_secs(1);
-        if !self.follow_up.is_empty() {
+        if !self.follow_up.is_empty() || !self.asks.is_empty() {
             return Duration::ZERO;
         }
         match self.broker.next_timeout() {
@@ -418,17 +428,9 @@ impl Driver {
                     let _ = answer.send(outcome);
                 }
             }
-            Effect::Aggregate(call) => {
-                if let Some(shard) = self.shard.upgrade() {
-                    self.shared.modules.aggregate(call, &shard);
-                }
-            }
-            Effect::Gathered { gather } => self.shared.modules.gathered(gather),
-            Effect::Advise(call) => {
-                if let Some(shard) = self.shard.upgrade() {
-                    self.shared.modules.advise(call, &shard);
-                }
-            }
+            Effect::Aggregate(call) => self.asks.push(Ask::Aggregate(call)),
+            Effect::Gathered { gather } => self.asks.push(Ask::Forget(gather)),
+            Effect::Advise(call) => self.asks.push(Ask::Advise(call)),
             Effect::Steered { ticket, outcome } => {
                 if let Some(Waiting::Steered(answer)) = self.waiting.remove(&ticket.0) {
                     let _ = answer.send(outcome);

@@ -79,7 +79,7 @@ pub(crate) struct Answered {
 /// What became of such a frame.
 pub(crate) enum Outcome {
     Publish(Result<Confirmation, PublishError>),
-    Transaction(Result<Vec<Confirmation>, TransactionError>),
+    Transaction(Result<Arc<[Confirmation]>, TransactionError>),
     /// Refused by the session, before the broker.
     Refused(Refusal),
 }

@@ -363,7 +363,9 @@ impl World {
                 Seen::Deliver(wait, *consumer, delivery.clone())
             }
             Effect::Confirm { number, outcome, .. } => Seen::Confirm(wait, *number, outcome.clone()),
-            Effect::Transacted { number, outcome, .. } => Seen::Transacted(wait, *number, outcome.clone()),
+            Effect::Transacted { number, outcome, .. } => {
+                Seen::Transacted(wait, *number, outcome.clone().map(|parts| parts.to_vec()))
+            }
             Effect::Pass { subscription, body, dropped, .. } => {
                 self.pass_waits.push(wait);
                 Seen::Pass(*subscription, body.clone(), *dropped)
@@ -433,7 +435,7 @@ impl World {
                 self.confirms.insert(number, outcome);
             }
             Effect::Transacted { number, outcome, .. } => {
-                self.transacted.insert(number, outcome);
+                self.transacted.insert(number, outcome.map(|parts| parts.to_vec()));
             }
             Effect::Attached { consumer, outcome } => {
                 self.attached.insert(consumer, outcome);

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use chaski_broker::{Advise, Aggregate, JobId, ModulePin, Sequence};
+use chaski_broker::{JobId, ModulePin};
 use chaski_journal::Blobs;
 use tokio::sync::mpsc;
 
@@ -47,6 +47,7 @@ pub(crate) use life::*;
 pub(crate) use set::{FilterSet, Filters, Place, Resolved};
 pub(crate) use shadow::Shadow;
 pub(crate) use smoke::{Now, Proof};
+pub(crate) use steering::Ask;
 pub(crate) use straight::{Entry, Settled};
 pub(crate) use subject::{MessageBounds, Subject};
 pub(crate) use sweep::{named_binaries, new_binaries, sweep, sweep_later};
@@ -129,19 +130,9 @@ impl Modules {
         self.jobs.invoke(job, &self.versions.lanes, shard)
     }
 
-    /// An aggregator is to be called.
-    pub(crate) fn aggregate(&self, call: Box<Aggregate>, shard: &Shard) {
-        self.steering.aggregate(call, &self.versions, shard);
-    }
-
-    /// A gather is over.
-    pub(crate) fn gathered(&self, gather: Sequence) {
-        self.steering.forget(gather);
-    }
-
-    /// A compensator is to be called.
-    pub(crate) fn advise(&self, call: Box<Advise>, shard: &Shard) {
-        self.steering.advise(call, &self.versions, shard);
+    /// Aggregators and compensators are to be called, and gathers forgotten, in this order. Leaves the list empty.
+    pub(crate) fn steer(&self, asks: &mut Vec<Ask>, shard: &Shard) {
+        self.steering.ask(asks, &self.versions, shard);
     }
 
     /// What versions report; once.

@@ -1,7 +1,7 @@
 //! Where aggregators and compensators are called: a worker for each scatter or saga of a version of the rules, one batch of calls at a time.
 //! What they say goes back to the broker as commands. The states of gathers live here between calls; the broker tells all again after a start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::coordinators::{Callee, Coordinator};
 use super::lanes::{Lanes, Place};
 use super::translate::{end, event_of, history, request_of};
 use super::versions::Versions;
+use crate::mailboxes::IdMap;
 use crate::shard::{Input, Shard};
 
 /// Calls of one batch at most.
@@ -32,12 +33,17 @@ const BUSY_RETRIES: u32 = 1_000;
 const STATES_BYTES: usize = 256 << 20;
 
 /// What a worker is asked.
-enum Ask {
+pub(crate) enum Ask {
+    /// An aggregator is to be called.
     Aggregate(Box<Aggregate>),
     /// This gather is over.
     Forget(Sequence),
+    /// A compensator is to be called.
     Advise(Box<Advise>),
 }
+
+/// The way to a worker: it gets what it is asked in the driver's order, many things at a time.
+type Asks = mpsc::UnboundedSender<Vec<Ask>>;
 
 /// The workers.
 #[derive(Default)]
@@ -46,9 +52,9 @@ pub(crate) struct Steering(Mutex<Workers>);
 #[derive(Default)]
 struct Workers {
     /// By the address of their settings, which are kept so that it stays theirs.
-    by_settings: HashMap<usize, (Settings, mpsc::UnboundedSender<Ask>)>,
+    by_settings: HashMap<usize, (Settings, Asks)>,
     /// The worker of each gather under way.
-    by_gather: HashMap<u64, mpsc::UnboundedSender<Ask>>,
+    by_gather: IdMap<Asks>,
 }
 
 /// What a worker works for.
@@ -75,32 +81,42 @@ impl Settings {
 }
 
 impl Steering {
-    /// An aggregator is to be called.
-    pub(crate) fn aggregate(self: &Arc<Self>, call: Box<Aggregate>, versions: &Arc<Versions>, shard: &Shard) {
+    /// Hands on what the driver asks, in its order.
+    pub(crate) fn ask(self: &Arc<Self>, asks: &mut Vec<Ask>, versions: &Arc<Versions>, shard: &Shard) {
         let mut workers = self.lock();
-        let gather = call.gather;
-        let known = workers.by_gather.get(&gather.0).cloned();
-        let worker = known.unwrap_or_else(|| {
-            let worker = self.worker(&mut workers, Settings::Scatter(call.module.clone()), versions, shard);
-            workers.by_gather.insert(gather.0, worker.clone());
-            worker
-        });
-        // A worker ends by itself only when nobody has anything for it, and under the lock.
-        let _ = worker.send(Ask::Aggregate(call));
-    }
-
-    /// A gather is over.
-    pub(crate) fn forget(&self, gather: Sequence) {
-        if let Some(worker) = self.lock().by_gather.remove(&gather.0) {
-            let _ = worker.send(Ask::Forget(gather));
+        let mut together: Option<(Asks, Vec<Ask>)> = None;
+        for ask in asks.drain(..) {
+            let worker = match &ask {
+                Ask::Aggregate(call) => match workers.by_gather.get(&call.gather.0) {
+                    Some(worker) => worker.clone(),
+                    None => {
+                        let settings = Settings::Scatter(call.module.clone());
+                        let worker = self.worker(&mut workers, settings, versions, shard);
+                        workers.by_gather.insert(call.gather.0, worker.clone());
+                        worker
+                    }
+                },
+                Ask::Forget(gather) => match workers.by_gather.remove(&gather.0) {
+                    Some(worker) => worker,
+                    None => continue,
+                },
+                Ask::Advise(call) => {
+                    self.worker(&mut workers, Settings::Saga(call.definition.clone()), versions, shard)
+                }
+            };
+            match &mut together {
+                Some((same, more)) if same.same_channel(&worker) => more.push(ask),
+                // A worker ends by itself only when nobody has anything for it, and under the lock.
+                _ => {
+                    if let Some((other, more)) = together.replace((worker, vec![ask])) {
+                        let _ = other.send(more);
+                    }
+                }
+            }
         }
-    }
-
-    /// A compensator is to be called.
-    pub(crate) fn advise(self: &Arc<Self>, call: Box<Advise>, versions: &Arc<Versions>, shard: &Shard) {
-        let mut workers = self.lock();
-        let worker = self.worker(&mut workers, Settings::Saga(call.definition.clone()), versions, shard);
-        let _ = worker.send(Ask::Advise(call));
+        if let Some((last, more)) = together {
+            let _ = last.send(more);
+        }
     }
 
     fn worker(
@@ -109,7 +125,7 @@ impl Steering {
         settings: Settings,
         versions: &Arc<Versions>,
         shard: &Shard,
-    ) -> mpsc::UnboundedSender<Ask> {
+    ) -> Asks {
         if let Some((_, worker)) = workers.by_settings.get(&settings.address()) {
             return worker.clone();
         }
@@ -141,22 +157,24 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut asked: mpsc::UnboundedReceiver<Ask>) {
+    async fn run(self, mut asked: mpsc::UnboundedReceiver<Vec<Ask>>) {
         let mut module = None;
         let mut states = States::default();
-        let mut batch = Vec::new();
+        let (mut received, mut waiting) = (Vec::new(), VecDeque::new());
         loop {
-            match tokio::time::timeout(IDLE, asked.recv_many(&mut batch, BATCH)).await {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(_) if self.retire(&states, &asked) => return,
-                Err(_) => continue,
+            if waiting.is_empty() {
+                match tokio::time::timeout(IDLE, asked.recv_many(&mut received, BATCH)).await {
+                    Ok(0) => return,
+                    Ok(_) => waiting.extend(received.drain(..).flatten()),
+                    Err(_) if self.retire(&states, &asked) => return,
+                    Err(_) => continue,
+                }
             }
             let made = match module.take() {
                 Some(made) => made,
                 None => self.module().await,
             };
-            let calls = std::mem::take(&mut batch);
+            let calls = waiting.drain(..waiting.len().min(BATCH)).collect();
             let commands;
             (states, commands) = match &made {
                 Ok(coordinator) => match self.call(coordinator, states, calls).await {
@@ -175,7 +193,7 @@ impl Worker {
     }
 
     /// Nobody asked for a while: the worker is forgotten, unless somebody asks just now or gathers are still open.
-    fn retire(&self, states: &States, asked: &mpsc::UnboundedReceiver<Ask>) -> bool {
+    fn retire(&self, states: &States, asked: &mpsc::UnboundedReceiver<Vec<Ask>>) -> bool {
         let mut workers = self.steering.lock();
         let idle = states.by_gather.is_empty() && asked.is_empty();
         if idle {
@@ -251,7 +269,7 @@ fn answer(module: &Coordinator, states: &mut States, ask: Ask) -> Option<Command
 #[derive(Default)]
 struct States {
     /// `None`: a call failed, and nothing more is asked.
-    by_gather: HashMap<u64, Option<Vec<u8>>>,
+    by_gather: IdMap<Option<Vec<u8>>>,
     bytes: usize,
 }
 
@@ -286,6 +304,8 @@ impl States {
         let outcome = match (what, begun) {
             (AggregateCall::Begin { request, at, recipients }, _) => {
                 let request = request_of(&request, at);
+                let recipients: Vec<String> =
+                    recipients.iter().map(|name| name.as_ref().to_owned()).collect();
                 made(module, || aggregator.begin(&request, &recipients)).map(|state| (state, false))
             }
             (AggregateCall::Finish { why }, Some(state)) => {

@@ -64,12 +64,15 @@ pub(super) fn event_of(call: AggregateCall) -> GatherEvent {
             let (head, payload) = decoded(&reply);
             let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
             let headers = head.headers.iter().map(owned).collect();
-            GatherEvent::Reply { recipient, at_ms: at.0, headers, payload: payload.to_vec() }
+            let (recipient, payload) = (recipient.as_ref().to_owned(), payload.to_vec());
+            GatherEvent::Reply { recipient, at_ms: at.0, headers, payload }
         }
         AggregateCall::Failed { recipient, at, reason } => {
-            GatherEvent::Failed { recipient, at_ms: at.0, reason }
+            GatherEvent::Failed { recipient: recipient.as_ref().to_owned(), at_ms: at.0, reason }
         }
-        AggregateCall::Silent { recipient } => GatherEvent::Silent { recipient },
+        AggregateCall::Silent { recipient } => {
+            GatherEvent::Silent { recipient: recipient.as_ref().to_owned() }
+        }
         AggregateCall::Begin { .. } | AggregateCall::Finish { .. } => {
             unreachable!("these two are no event of a recipient")
         }
