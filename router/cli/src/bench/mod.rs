@@ -8,6 +8,7 @@ mod fanout;
 mod filter;
 mod floor;
 mod gather;
+mod hostile;
 mod idle;
 mod load;
 mod publish;
@@ -105,6 +106,18 @@ enum Work {
         #[arg(long, default_value = "./chaski-data")]
         data: PathBuf,
     },
+    /// Publishes on other routes beside modules that misbehave, and without. Starts a router of its own
+    #[command(after_help = "Example:\n  chaski bench hostile --modules 100")]
+    Hostile {
+        #[command(flatten)]
+        load: Load,
+        /// Modules, of nine kinds in turn, each with a route of its own
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        modules: u32,
+        /// Where the router's temporary data directory is made
+        #[arg(long, default_value = "./chaski-data")]
+        data: PathBuf,
+    },
     /// One publish to many queues
     #[command(after_help = "Example:\n  chaski bench fanout --queues 100")]
     Fanout {
@@ -198,6 +211,10 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         Work::Saga { load, .. } => on_named(&target, &mut report, one(saga::run(&target, load))).await,
         Work::Filter { options, data } => {
             or_interrupt(filter::run(options, data, &mut report)).await.map(|_| ())
+        }
+        Work::Hostile { load, modules, data } => {
+            let work = own(data, &mut report, async |router, _| hostile::run(router, load, *modules).await);
+            or_interrupt(work).await
         }
         Work::Backlog { load, data } => or_interrupt(own_backlog(load, data, &mut report)).await,
         Work::Idle { seconds, data } => or_interrupt(own_idle(*seconds, data, &mut report)).await,

@@ -10,7 +10,8 @@ use super::load::{Durability, Load};
 use super::report::{Measurement, Report, grouped};
 use super::target::Target;
 use super::{
-    backlog, consume, fanout, filter, gather, idle, publish, relocation, request, roundtrip, routing, saga,
+    backlog, consume, fanout, filter, gather, hostile, idle, publish, relocation, request, roundtrip,
+    routing, saga,
 };
 use crate::child::{Router, Setup};
 
@@ -207,6 +208,17 @@ async fn filters(options: &Options, report: &mut Report, lines: &mut Vec<Line>) 
     for found in filter::run(&filter, &options.floor.data, report).await? {
         lines.extend(filtered(&found));
     }
+    report.say("a hundred hostile modules");
+    let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(&options.floor.data)?;
+    let router = Router::start(Setup::new(directory.path())).await?;
+    let found = show(report, hostile::run(&router, &Load::default(), 100).await?)?;
+    router.stop().await?;
+    let because = "worst of 5 other routes: p99 beside them ÷ p99 without".to_owned();
+    let growth = found.number("p99_growth");
+    lines.push(Line::at_most("hostile: publish p99 growth", growth, 2.0, "times", because));
+    let because = "100 modules at work, of nine kinds".to_owned();
+    let resident = found.number("resident_mib");
+    lines.push(Line::at_most("hostile: memory", resident, 1_024.0, "MiB", because));
     Ok(())
 }
 
