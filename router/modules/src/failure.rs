@@ -102,7 +102,7 @@ impl Cause {
     }
 
     /// Whether the call's time ran out.
-    pub(crate) fn is_overtime(&self) -> bool {
+    pub fn is_overtime(&self) -> bool {
         matches!(self, Cause::CpuTime { .. } | Cause::WallTime { .. })
     }
 

@@ -112,7 +112,10 @@ async fn module(shard: &Shard, active: &Arc<Active>, rules: Option<&Checked>) ->
     let metrics = active.metrics();
     let (state, lane) = match version {
         None => match &active.coordinator {
-            Some(coordinator) => ("active", if coordinator.is_slow() { "slow" } else { "inline" }),
+            Some(coordinator) => (
+                if coordinator.is_suspended() { "suspended" } else { "active" },
+                if coordinator.is_slow() { "slow" } else { "inline" },
+            ),
             None => ("missing", "slow"),
         },
         Some(version) => (

@@ -1,9 +1,9 @@
 //! One version of a module under its name in the rules, as messages meet it: where it is called, what its failures do, and how it
 //! behaves. It makes calls; what a verdict means for a message is the judge's business.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use chaski_modules::{
@@ -11,8 +11,9 @@ use chaski_modules::{
 };
 use tokio::sync::mpsc;
 
+use super::conduct::{Conduct, Report, SUSPENDED};
 use super::coordinators::Coordinator;
-use super::health::{Admission, Health, Tolerance, Trouble};
+use super::health::{Admission, Tolerance};
 use super::lanes::{Lanes, Place};
 use super::logbook::Logbook;
 use super::overlay::Overlay;
@@ -49,17 +50,6 @@ pub(crate) enum Outcome {
     Busy,
 }
 
-/// Something happened to a version that its manager must act on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    /// The module's name.
-    pub(crate) module: String,
-    /// The version.
-    pub(crate) version: VersionId,
-    /// What is wrong.
-    pub(crate) trouble: Trouble,
-}
-
 /// What the rules say of a module beside its binary and params.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manners {
@@ -74,13 +64,10 @@ pub(crate) struct Version {
     place: Place,
     /// Calls that stayed short, up to [`SMOKE_CALLS`].
     short_calls: AtomicU32,
-    health: Mutex<Health>,
+    conduct: Conduct,
     log: Logbook,
-    /// Whether its manager was told and has not yet acted.
-    reported: AtomicBool,
     /// Whether it bore its smoke run, or was spared it.
     proven: AtomicBool,
-    reports: mpsc::UnboundedSender<Report>,
 }
 
 /// A module's name with the version in force, if there is one.
@@ -121,6 +108,18 @@ impl Active {
         self.version.as_ref().map(|version| version.filter.metrics()).or_else(coordinator)
     }
 
+    /// What tells its version from others.
+    pub(super) fn id(&self) -> Option<VersionId> {
+        let coordinator = || self.coordinator.as_ref().map(|coordinator| coordinator.id());
+        self.version.as_ref().map(|version| version.filter.id()).or_else(coordinator)
+    }
+
+    /// Calls its version no more but for a probe now and then. True when it was not suspended before.
+    pub(super) fn suspend(&self) -> bool {
+        let filter = self.version.as_ref().is_some_and(|version| version.suspend());
+        filter || self.coordinator.as_ref().is_some_and(|coordinator| coordinator.conduct.suspend())
+    }
+
     /// What its binary is, if it has one.
     pub(crate) fn world(&self) -> Option<World> {
         let coordinator = || self.coordinator.as_ref().map(|coordinator| coordinator.world());
@@ -141,11 +140,9 @@ impl Version {
             description,
             place: lanes.place(),
             short_calls: AtomicU32::new(0),
-            health: Mutex::new(Health::new(tolerance)),
+            conduct: Conduct::new(tolerance, reports),
             log: Logbook::new(),
-            reported: AtomicBool::new(false),
             proven: AtomicBool::new(false),
-            reports,
         }
     }
 
@@ -166,13 +163,12 @@ impl Version {
 
     /// Whether it is suspended.
     pub(crate) fn is_suspended(&self) -> bool {
-        self.health().is_suspended()
+        self.conduct.is_suspended()
     }
 
     /// Calls it no more but for a probe now and then. True when it was not suspended before.
     pub(crate) fn suspend(&self) -> bool {
-        self.reported.store(false, Ordering::Relaxed);
-        self.health().suspend(Instant::now())
+        self.conduct.suspend()
     }
 
     /// Judges all of these messages, in batches, here or in the slow lane. Writes of a filter that keeps state go into `state`.
@@ -187,10 +183,9 @@ impl Version {
         let mut busy = 0;
         while outcomes.len() < subjects.len() {
             let rest = &subjects[outcomes.len()..];
-            let admission = self.health().admit(Instant::now());
+            let admission = self.conduct.admit();
             if admission == Admission::Suspended {
-                let detail = "the module is suspended, since its calls ran out of time too often".into();
-                let suspended = Outcome::Failed { cause: "suspended", detail };
+                let suspended = Outcome::Failed { cause: "suspended", detail: SUSPENDED.into() };
                 outcomes.extend(std::iter::repeat_n(suspended, rest.len()));
                 break;
             }
@@ -265,25 +260,7 @@ impl Version {
             state.write(judged.writes);
         }
         let failed = judged.outcomes.iter().map(Result::is_err);
-        let trouble = {
-            let mut health = self.health();
-            if admission == Admission::Probe {
-                let well = judged.outcomes.iter().all(Result::is_ok);
-                if health.probed(well, Instant::now()) {
-                    tracing::info!(module = self.filter.name(), "module resumed: its probe went well");
-                }
-                None
-            } else {
-                health.judged(failed, judged.timed_out, Instant::now())
-            }
-        };
-        if let Some(trouble) = trouble
-            && !self.reported.swap(true, Ordering::Relaxed)
-        {
-            let (module, version) = (self.filter.name().to_owned(), self.filter.id());
-            // Its manager ends with the router.
-            let _ = self.reports.send(Report { module, version, trouble });
-        }
+        self.conduct.judged((self.filter.name(), self.filter.id()), admission, failed, judged.timed_out);
         let told = judged.outcomes.into_iter().map(told);
         if outcomes.is_empty() {
             // As a rule one batch is all there is.
@@ -300,11 +277,6 @@ impl Version {
         } else if self.is_slow() {
             self.short_calls.fetch_add(judged.calls.min(SMOKE_CALLS), Ordering::Relaxed);
         }
-    }
-
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        // Its fields are whole between any two statements.
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

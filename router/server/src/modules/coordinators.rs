@@ -2,14 +2,17 @@
 //! name them in scatters and sagas; this is what the router knows of a version before anything calls it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use chaski_modules::{
-    Aggregator, Compensator, Compiled, ConfigureError, Description, Digest, Host, Limits, Metrics, Param,
-    Spent, World,
+    Aggregator, Cause, Compensator, Compiled, ConfigureError, Description, Digest, Host, Limits, Metrics,
+    Param, Spent, VersionId, World,
 };
 use chaski_protocol::Code;
 
 use super::active::{INLINE, SMOKE_CALLS};
+use super::conduct::Conduct;
+use super::health::Admission;
 use super::logbook::Logbook;
 use super::versions::Problem;
 use crate::rules::{Named, a};
@@ -20,6 +23,7 @@ pub(crate) struct Coordinator {
     pub(crate) description: Description,
     pub(crate) digest: Digest,
     pub(crate) log: Logbook,
+    pub(super) conduct: Conduct,
     /// Calls that stayed short, up to [`SMOKE_CALLS`].
     short_calls: AtomicU32,
 }
@@ -32,13 +36,14 @@ pub(crate) enum Callee {
 
 impl Coordinator {
     /// A version of what is no filter.
-    pub(crate) fn new(
+    pub(super) fn new(
         host: &Host,
         name: &str,
         compiled: &Compiled,
         description: Description,
         params: &[Param],
         limits: Limits,
+        conduct: Conduct,
     ) -> Result<Coordinator, ConfigureError> {
         let callee = match compiled.world() {
             World::Compensator => {
@@ -50,7 +55,7 @@ impl Coordinator {
         };
         let digest = compiled.digest();
         let (log, short_calls) = (Logbook::new(), AtomicU32::new(0));
-        Ok(Coordinator { callee, description, digest, log, short_calls })
+        Ok(Coordinator { callee, description, digest, log, conduct, short_calls })
     }
 
     pub(crate) fn world(&self) -> World {
@@ -68,6 +73,14 @@ impl Coordinator {
         }
     }
 
+    /// What tells it from other versions.
+    pub(super) fn id(&self) -> VersionId {
+        match &self.callee {
+            Callee::Aggregator(aggregator) => aggregator.id(),
+            Callee::Compensator(compensator) => compensator.id(),
+        }
+    }
+
     pub(crate) fn metrics(&self) -> Metrics {
         match &self.callee {
             Callee::Aggregator(aggregator) => aggregator.metrics(),
@@ -80,8 +93,20 @@ impl Coordinator {
         self.world() == World::Compensator && self.description.advances
     }
 
-    /// A call took so long: whether the next ones run in the slow lane follows.
-    pub(crate) fn took(&self, spent: Spent) {
+    /// Whether it is suspended.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.conduct.is_suspended()
+    }
+
+    /// A call that was admitted took so long and failed for this cause, if it did. What follows for the next ones is seen to.
+    pub(super) fn called(&self, admission: Admission, spent: Spent, failed: Option<&Cause>) {
+        let timed_out = if failed.is_some_and(Cause::is_overtime) { spent.cpu } else { Duration::ZERO };
+        self.conduct.judged((self.name(), self.id()), admission, [failed.is_some()].into_iter(), timed_out);
+        self.took(spent);
+    }
+
+    /// Whether the next calls run in the slow lane follows from how long one took.
+    fn took(&self, spent: Spent) {
         if spent.measured && spent.cpu > INLINE {
             self.short_calls.store(0, Ordering::Relaxed);
         } else if self.is_slow() {

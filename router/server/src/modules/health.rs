@@ -24,6 +24,11 @@ pub(crate) struct Tolerance {
     pub(crate) of: u32,
 }
 
+impl Tolerance {
+    /// It may fail on everything.
+    pub(crate) const ALL: Tolerance = Tolerance { errors_percent: 100, of: 1 };
+}
+
 /// What is wrong with a version.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -64,7 +69,6 @@ pub(crate) struct Health {
 struct Suspended {
     until: Instant,
     wait: Duration,
-    probing: bool,
 }
 
 impl Health {
@@ -72,12 +76,21 @@ impl Health {
         Health { tolerance, last: VecDeque::new(), errors: 0, burned: VecDeque::new(), suspended: None }
     }
 
-    /// Whether a batch may be called. A suspended version gets one probe when its wait is over.
+    /// Other rules: what it may do is this now.
+    pub(crate) fn bear(&mut self, tolerance: Tolerance) {
+        self.tolerance = tolerance;
+        while self.last.len() > tolerance.of.max(1) as usize {
+            self.errors -= u32::from(self.last.pop_front() == Some(true));
+        }
+    }
+
+    /// Whether a batch may be called. A suspended version gets one probe when its wait is over, and the next when nobody has heard of
+    /// that one for as long.
     pub(crate) fn admit(&mut self, now: Instant) -> Admission {
         match &mut self.suspended {
             None => Admission::Call,
-            Some(suspended) if !suspended.probing && now >= suspended.until => {
-                suspended.probing = true;
+            Some(suspended) if now >= suspended.until => {
+                suspended.until = now + suspended.wait;
                 Admission::Probe
             }
             Some(_) => Admission::Suspended,
@@ -122,7 +135,6 @@ impl Health {
         if let Some(suspended) = &mut self.suspended {
             suspended.wait = (suspended.wait * 2).min(LONGEST_WAIT);
             suspended.until = now + suspended.wait;
-            suspended.probing = false;
         }
         false
     }
@@ -132,7 +144,7 @@ impl Health {
         if self.suspended.is_some() {
             return false;
         }
-        self.suspended = Some(Suspended { until: now + FIRST_WAIT, wait: FIRST_WAIT, probing: false });
+        self.suspended = Some(Suspended { until: now + FIRST_WAIT, wait: FIRST_WAIT });
         true
     }
 
@@ -191,13 +203,15 @@ mod tests {
         assert!(!health.probed(false, at(1000)));
         assert_eq!(health.admit(at(2999)), Admission::Suspended);
         assert_eq!(health.admit(at(3000)), Admission::Probe);
-        assert!(health.probed(true, at(3000)));
-        assert_eq!(health.admit(at(3000)), Admission::Call);
+        assert_eq!(health.admit(at(4999)), Admission::Suspended);
+        assert_eq!(health.admit(at(5000)), Admission::Probe, "nobody has heard of the one before");
+        assert!(health.probed(true, at(5000)));
+        assert_eq!(health.admit(at(5000)), Admission::Call);
         for _ in 0..10 {
-            health.suspend(at(3000));
-            health.probed(false, at(3000));
+            health.suspend(at(5000));
+            health.probed(false, at(5000));
         }
-        assert_eq!(health.admit(at(62_999)), Admission::Suspended);
-        assert_eq!(health.admit(at(63_000)), Admission::Probe);
+        assert_eq!(health.admit(at(64_999)), Admission::Suspended);
+        assert_eq!(health.admit(at(65_000)), Admission::Probe);
     }
 }

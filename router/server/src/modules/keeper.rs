@@ -2,8 +2,9 @@
 //! none before it is suspended.
 
 use chaski_broker::{FailedVersion, Millis};
+use chaski_modules::World;
 
-use super::active::Report;
+use super::conduct::Report;
 use super::health::Trouble;
 use super::life;
 use super::versions::now_ms;
@@ -23,11 +24,13 @@ pub(crate) async fn keep(shard: WeakShard) {
 async fn act(shard: &crate::shard::Shard, report: &Report) {
     let Report { module, version, trouble } = report;
     let view = shard.view();
-    let in_force = view.filters.module(module).and_then(|active| active.version.clone());
     // Another version may have come meanwhile.
-    let Some(in_force) = in_force.filter(|in_force| in_force.filter.id() == *version) else { return };
+    let Some(in_force) = view.filters.module(module).filter(|active| active.id() == Some(*version)) else {
+        return;
+    };
+    let of_what = if in_force.world() == Some(World::Filter) { "messages" } else { "calls" };
     let why = match trouble {
-        Trouble::Errors { errors, of } => format!("{errors} of its last {of} messages failed"),
+        Trouble::Errors { errors, of } => format!("{errors} of its last {of} {of_what} failed"),
         Trouble::Burning => "its calls ran out of time too often".to_owned(),
     };
     let now = Millis(now_ms());
@@ -56,7 +59,7 @@ async fn act(shard: &crate::shard::Shard, report: &Report) {
     }
     match trouble {
         Trouble::Burning if in_force.suspend() => {
-            tracing::error!(%module, digest = %version.binary, %why, "module suspended: its messages take its on_error uncalled");
+            tracing::error!(%module, digest = %version.binary, %why, "module suspended: it is called no more but for a probe now and then");
             let event = events::module_suspended(module, &version.binary.to_string(), &why, now);
             let _ = shard.announce(event).await;
         }

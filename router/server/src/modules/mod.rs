@@ -5,6 +5,7 @@
 //! behind the broker's dedup check. Versions are made by [`versions`] and put in force with the rules; [`keeper`] looks after those in force.
 
 mod active;
+mod conduct;
 mod coordinators;
 mod health;
 mod jobs;
@@ -55,7 +56,7 @@ pub(crate) use trace::{Seen, Trace};
 pub(crate) use versions::{Problem, now_ms, refusal};
 pub(crate) use work::Work;
 
-use active::Report;
+use conduct::Report;
 use jobs::Jobs;
 use judge::{Needs, Purpose, States};
 use overlay::Overlay;

@@ -13,7 +13,9 @@ use chaski_broker::{
 use chaski_modules::{Answered, Busy, Course, Plan};
 use tokio::sync::mpsc;
 
+use super::conduct::SUSPENDED;
 use super::coordinators::{Callee, Coordinator};
+use super::health::Admission;
 use super::lanes::{Lanes, Place};
 use super::translate::{end, event_of, history, request_of};
 use super::versions::Versions;
@@ -344,17 +346,19 @@ impl States {
     }
 }
 
-/// One call, made again while every instance is in use; its log and its time are noted.
+/// One call, made again while every instance is in use; its log, its time and how it went are noted. A suspended module is not called.
 fn made<T>(module: &Coordinator, call: impl Fn() -> Result<Answered<T>, Busy>) -> Result<T, ModuleFailure> {
+    let admission = module.conduct.admit();
+    if admission == Admission::Suspended {
+        return Err(ModuleFailure { detail: SUSPENDED.to_owned() });
+    }
     let mut tries = 0;
     loop {
         match call() {
-            Ok(answered) => {
-                module.log.write(module.name(), &answered.lines, answered.lines_left_out);
-                module.took(answered.spent);
-                return answered
-                    .answer
-                    .map_err(|failure| ModuleFailure { detail: failure.cause.to_string() });
+            Ok(Answered { answer, lines, lines_left_out, spent }) => {
+                module.log.write(module.name(), &lines, lines_left_out);
+                module.called(admission, spent, answer.as_ref().err().map(|failure| &failure.cause));
+                return answer.map_err(|failure| ModuleFailure { detail: failure.cause.to_string() });
             }
             Err(busy) if tries == BUSY_RETRIES => return Err(ModuleFailure { detail: busy.to_string() }),
             Err(_) => {

@@ -16,7 +16,8 @@ use chaski_modules::{
 use chaski_protocol::{Code, Refusal};
 use tokio::sync::mpsc;
 
-use super::active::{Active, Manners, Report, Version};
+use super::active::{Active, Manners, Version};
+use super::conduct::{Conduct, Report};
 use super::coordinators::{Coordinator, check_world};
 use super::health::Tolerance;
 use super::lanes::Lanes;
@@ -282,8 +283,13 @@ impl Versions {
         };
         if compiled.world() != World::Filter {
             let used = ModuleUse { binary: Some(binary), ..use_of(spec) };
-            let make = || Coordinator::new(&self.host, &spec.name, &compiled, description, &given, limits);
-            return Ok(Made::Coordinator(self.shared(used, make).map_err(wrong)?));
+            let conduct = Conduct::new(tolerance(spec), self.reports.clone());
+            let make =
+                || Coordinator::new(&self.host, &spec.name, &compiled, description, &given, limits, conduct);
+            let coordinator = self.shared(used, make).map_err(wrong)?;
+            // It may have been in use under other rules.
+            coordinator.conduct.bear(tolerance(spec));
+            return Ok(Made::Coordinator(coordinator));
         }
         let filter = self.host.filter(&spec.name, &compiled, &description, &given, limits).map_err(wrong)?;
         if let Ok(Err(failure)) = filter.smoke(now_ms()) {
@@ -313,7 +319,9 @@ impl Versions {
             let params: serde_json::Map<String, serde_json::Value> =
                 serde_json::from_str(&used.params).map_err(|error| error.to_string())?;
             let given = host_params(&params.into_iter().collect::<Vec<_>>());
-            Coordinator::new(&self.host, &used.name, &compiled, description, &given, limits)
+            // Whoever is not in force is not rolled back, whatever it does.
+            let conduct = Conduct::new(Tolerance::ALL, self.reports.clone());
+            Coordinator::new(&self.host, &used.name, &compiled, description, &given, limits, conduct)
                 .map_err(|error| error.to_string())
         };
         self.shared(used.clone(), make)

@@ -6,7 +6,7 @@ use chaski_client::{Client, Delivery, Message, RequestError};
 use chaski_it::{Router, Setup, eventually, within};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::modules::{file, hostile};
+use crate::modules::{builtin, file, hostile};
 
 /// Three suppliers, the lowest quote, and what else a test sets.
 fn rules(more: &str) -> String {
@@ -165,6 +165,70 @@ async fn an_aggregator_that_traps_fails_the_request_and_the_replies_are_kept() {
     router.cli(&["dlq", "redrive", "chaski"]).refused("not_allowed");
     assert_eq!(ask(&client, "q-1").await.expect_err("it is remembered"), error);
     router.cli(&["status"]).ok();
+}
+
+/// A scatter to two queues, and its aggregator, a module of this name.
+fn pair(aggregator: &str) -> String {
+    format!(
+        "[scatter.quote]\ntopic = \"quotes.request\"\nrecipients = [\"supplier-a\", \"supplier-b\"]\n\
+         aggregator = \"{aggregator}\"\ntimeout = \"1h\"\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aggregator_that_fails_too_often_rolls_itself_back() {
+    let setup = Setup::default();
+    let good = file(&setup, "good.wasm", builtin("collect"));
+    let bad = file(&setup, "bad.wasm", hostile("trap-on-fold"));
+    let router = setup.rules(&format!("[module.m]\n{}", pair("m"))).start();
+    router.cli(&["module", "deploy", &good, "--name", "m"]).ok();
+    let client = router.client().await;
+    supplier(&client, "supplier-a", Ok(12)).await;
+    supplier(&client, "supplier-b", Ok(12)).await;
+    ask(&client, "before").await.expect("both answer");
+    router.cli(&["module", "deploy", &bad, "--name", "m"]).ok();
+    let mut failed = 0;
+    let answer = loop {
+        match ask(&client, &format!("q-{failed}")).await {
+            Ok(answer) => break answer,
+            Err(RequestError::AggregationFailed(reason)) => {
+                assert!(reason.contains("on purpose"), "{reason}")
+            }
+            Err(error) => panic!("{error}"),
+        }
+        failed += 1;
+        assert!(failed < 1_000, "it is never rolled back");
+    };
+    check(&answer, "[{\"price\": 12},{\"price\": 12}]", "complete", ["2", "2", "0"]);
+    assert!(failed >= 10, "20 calls are looked at before, of which a gather has two: {failed}");
+    let history = router.all(&["module", "history", "m"]);
+    assert!(
+        history[0]["author"].as_str().is_some_and(|author| author.contains("calls failed")),
+        "{history:?}"
+    );
+    router.cli(&["module", "deploy", &bad, "--name", "m"]).refused("module_failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aggregator_without_another_before_it_is_suspended_when_it_burns_its_time() {
+    let setup = Setup::default();
+    file(&setup, "spin.wasm", hostile("spin-on-fold"));
+    let rules = format!("[module.m]\nfile = \"spin.wasm\"\ntime_limit = \"700ms\"\n{}", pair("m"));
+    let router = setup.rules(&rules).start();
+    let client = router.client().await;
+    supplier(&client, "supplier-a", Ok(12)).await;
+    supplier(&client, "supplier-b", Ok(9)).await;
+    let mut reasons = Vec::new();
+    // One that is suspended still gets a probe now and then, which burns its time once more.
+    while reasons.len() < 100 && !reasons.iter().any(|reason: &String| reason.contains("suspended")) {
+        match ask(&client, &format!("q-{}", reasons.len())).await {
+            Err(RequestError::AggregationFailed(reason)) => reasons.push(reason),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(reasons.len() > 2 && reasons.len() < 100, "two calls that ran out of time: {reasons:?}");
+    assert!(reasons[0].contains("CPU time"), "{reasons:?}");
+    assert_eq!(router.one(&["module", "show", "m"])["state"], "suspended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
