@@ -172,7 +172,7 @@ pub struct ShardLimits {
     pub sagas_max: u64,
     /// Inputs and results of sagas that have not ended. Default 1 GiB.
     pub sagas_max_bytes: u64,
-    /// Input and results of one saga. Default 1 MiB.
+    /// Input, results and its compensator's payloads of one saga, in all. Default 1 MiB.
     pub saga_max_payload_bytes: u64,
     /// Ended sagas that are remembered. Default 100,000.
     pub saga_history_max: u64,

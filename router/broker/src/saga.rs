@@ -654,10 +654,12 @@ impl Saga {
         }
     }
 
-    /// Bytes of input and results.
+    /// Bytes of its input, its results, and what its compensator gave steps and compensations to carry.
     pub(crate) fn payload_bytes(&self) -> u64 {
         let results = self.runs.iter().filter_map(|run| run.result.as_ref()).map(|result| result.0.len());
-        (self.input.body.len() + results.sum::<usize>()) as u64
+        let given = self.payloads.iter().map(|(_, payload)| payload);
+        let given = given.chain(self.plan.iter().filter_map(|(_, payload)| payload.as_ref())).map(Bytes::len);
+        (self.input.body.len() + results.chain(given).sum::<usize>()) as u64
     }
 
     pub(crate) fn state(&self) -> SagaState {

@@ -93,7 +93,7 @@ impl Broker {
             Some(place) if saga.runs[place as usize].outcome == StepOutcome::Completed => {
                 Some(format!("its compensator chose step `{step}`, which is complete"))
             }
-            Some(_) => None,
+            Some(_) => self.too_large(number, payload.iter().map(Bytes::len).sum()),
         };
         if let Some(why) = wrong {
             self.saga_event(now, number, Event::AdvicePark, About::why(why), output);
@@ -121,11 +121,24 @@ impl Broker {
                 return;
             }
         };
+        let bytes = plan.iter().filter_map(|(_, payload)| payload.as_ref()).map(|payload| payload.0.len());
+        if let Some(why) = self.too_large(number, bytes.sum()) {
+            self.saga_event(now, number, Event::AdvicePark, About::why(why), output);
+            return;
+        }
         let facts = Facts { undo_left: !plan.is_empty(), ..facts };
         if matches!(next(phase, Event::AdviceUndo, facts), Next::Undo | Next::Compensated) {
             let cause = cause.unwrap_or(SagaCause::Timeout);
             self.begin_undoing(now, number, cause, plan, output);
         }
+    }
+
+    /// Why payloads of so many bytes, which its compensator gave, have no room in this saga.
+    fn too_large(&self, number: Sequence, bytes: usize) -> Option<String> {
+        let limit = self.rules.limits.saga_max_payload_bytes;
+        (bytes > 0 && !self.result_fits(number, bytes)).then(|| {
+            format!("its compensator gave {bytes} bytes of payloads, where the saga keeps at most {limit} in all (limits.saga_max_payload)")
+        })
     }
 
     /// An operator's command.

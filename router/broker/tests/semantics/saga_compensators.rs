@@ -10,11 +10,15 @@ fn steps(names: &[&str]) -> Vec<StepSettings> {
 
 /// A saga with a compensator.
 fn advised(steps: Vec<StepSettings>, advances: bool) -> World {
+    advised_within(ShardLimits::default(), steps, advances)
+}
+
+fn advised_within(limits: ShardLimits, steps: Vec<StepSettings>, advances: bool) -> World {
     let saga = saga_with("order", steps, |it| {
         it.compensator = Some(module("plan"));
         it.advances = advances;
     });
-    World::steering(&[], &[], &[saga])
+    World::steering_within(limits, &[], &[], &[saga])
 }
 
 /// One of `stock`, `card` and `ship`, of which the last just failed.
@@ -240,6 +244,38 @@ fn payloads_of_the_compensator_outlive_a_snapshot_and_go_with_every_attempt() {
     world.fails("undo.b", "busy", true);
     restart(&mut world);
     assert_eq!(world.shown("undo.b").unwrap(), ("order/o1/b/undo/2".to_owned(), "back".to_owned()));
+}
+
+#[test]
+fn payloads_of_the_compensator_count_to_what_a_saga_keeps() {
+    let limits = ShardLimits { saga_max_payload_bytes: 100, ..ShardLimits::default() };
+    let mut world = advised_within(limits.clone(), steps(&["a", "b", "c"]), false);
+    world.publish(start("o1"));
+    world.does("a", "");
+    world.does("b", "");
+    world.fails("c", "no", false);
+    let large = "x".repeat(45);
+    world.advise(undo(&[("a", Some(&large)), ("b", Some(&large))]));
+    parked(&world, "gave 90 bytes of payloads, where the saga keeps at most 100");
+    world.steer("order", "o1", SagaVerb::Retry).unwrap();
+    world.fails("c", "no", false);
+    world.advise(undo(&[("a", Some(&large)), ("b", None)]));
+    assert_eq!(world.shown("undo.a").unwrap().1, large);
+
+    let chosen = |payload: &str| {
+        let mut world = advised_within(limits.clone(), steps(&["a", "b", "c"]), true);
+        world.publish(start("o1"));
+        world.does("a", "");
+        world.advise(Advice::Step { step: "b".into(), payload: Some(payload.to_owned().into()) });
+        world
+    };
+    parked(&chosen(&"x".repeat(101)), "saga_max_payload");
+    let mut world = chosen(&large);
+    // What it carries and what it answers are both kept.
+    let delivery = world.takes("b");
+    let too_large = Verdict::Complete { payload: "y".repeat(60).into() };
+    assert_eq!(world.ends("b", &delivery, too_large), Err(SettleError::TooLarge));
+    world.ends("b", &delivery, Verdict::Complete { payload: "y".into() }).unwrap();
 }
 
 #[test]

@@ -164,7 +164,7 @@ pub(super) struct LimitsTable {
     /// Bytes of the inputs and results of sagas that have not ended.
     #[schemars(extend("x-min" = "1B"))]
     pub sagas_max_bytes: SizeText,
-    /// Input and results of one saga.
+    /// Input, results and its compensator's payloads of one saga, in all.
     #[schemars(extend("x-min" = "1B", "x-max" = "1GiB"))]
     pub saga_max_payload: SizeText,
     /// Ended sagas that are remembered; beyond it the oldest are forgotten.
