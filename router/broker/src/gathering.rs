@@ -437,11 +437,7 @@ impl Broker {
     }
 
     pub(crate) fn call_aggregator(&mut self, number: Sequence, what: AggregateCall, output: &mut Output) {
-        let mut call = 0;
-        self.gathers.change(number, |gather| {
-            call = gather.call;
-            gather.call += 1;
-        });
+        let call = self.gathers.next_call(number);
         let module = self.gather_row(number).settings.clone();
         let aggregate = Box::new(Aggregate { gather: number, call, module, what });
         output.effects.push(Held { wait: Wait::NOTHING, effect: Effect::Aggregate(aggregate) });

@@ -22,6 +22,8 @@ pub(crate) struct Gathers {
     remembered: BTreeSet<(Millis, Sequence)>,
     /// By scatter and state.
     counts: BTreeMap<Box<str>, [u64; GatherState::ALL.len()]>,
+    /// How many requests came on each topic: few topics, whatever the rules say of them now.
+    topics: BTreeMap<Box<[u8]>, u64>,
     /// Volatile: subscriptions whose reply is awaited.
     listeners: BTreeMap<SubscriptionId, BTreeSet<(Sequence, u16)>>,
     listened: BTreeMap<Sequence, Vec<SubscriptionId>>,
@@ -61,6 +63,12 @@ impl Gathers {
         self.bytes += gather.bytes();
         self.count(&gather.scatter, gather.state(), 1);
         self.by_request.insert(hash, number);
+        match self.topics.get_mut(gather.request.topic()) {
+            Some(count) => *count += 1,
+            None => {
+                self.topics.insert(gather.request.topic().into(), 1);
+            }
+        }
         if let (Phase::Ended, Some(ended)) = (gather.phase, &gather.ended) {
             self.remembered.insert((ended.until, number));
             self.remembered_bytes += gather.bytes();
@@ -100,6 +108,27 @@ impl Gathers {
         if counts.iter().all(|count| *count == 0) {
             self.counts.remove(scatter);
         }
+    }
+
+    fn forget_topic(&mut self, topic: &[u8]) {
+        let count = self.topics.get_mut(topic).expect("it is counted since the gather began");
+        *count -= 1;
+        if *count == 0 {
+            self.topics.remove(topic);
+        }
+    }
+
+    /// The topics of all their requests.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &[u8]> {
+        self.topics.keys().map(|topic| &**topic)
+    }
+
+    /// The number of the next call of a gather that is known to be there.
+    pub(crate) fn next_call(&mut self, number: Sequence) -> u32 {
+        let row = self.rows.get_mut(number.0).expect("the caller found this gather before");
+        let gather = Arc::make_mut(row);
+        gather.call += 1;
+        gather.call - 1
     }
 
     /// By scatter and state; none that is 0.
@@ -158,6 +187,7 @@ impl Gathers {
             self.bytes -= gather.bytes();
             self.remembered_bytes -= gather.bytes();
             self.count(&gather.scatter, gather.state(), -1);
+            self.forget_topic(gather.request.topic());
             let hash = hash(&gather);
             if self.by_request.get(&hash) == Some(&number) {
                 self.by_request.remove(&hash);

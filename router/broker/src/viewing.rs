@@ -22,16 +22,9 @@ impl Broker {
 
     /// The latest gather that a message with this id began.
     pub fn gather(&self, id: &str) -> Option<GatherView> {
-        let hash = |topic: &str| self.hash_key.message(topic.as_bytes(), id.as_bytes());
-        let scatters = self.rules.scatters.iter();
-        let known = scatters.filter_map(|(_, scatter)| self.gathers.of_request(hash(&scatter.topic)));
-        if let Some(gather) = known.max().and_then(|number| self.gathers.get(number)) {
-            return Some(gather.view());
-        }
-        // Of a scatter that the rules don't have any more.
-        let rows = self.gathers.rows().iter();
-        let found = rows.filter(|(_, gather)| gather.request.id() == id.as_bytes()).last();
-        found.map(|(_, gather)| gather.view())
+        let of_topic = |topic| self.gathers.of_request(self.hash_key.message(topic, id.as_bytes()));
+        let number = self.gathers.topics().filter_map(of_topic).max()?;
+        self.gathers.get(number).map(Gather::view)
     }
 
     /// Sagas after this number, in order; those that are remembered among them. Looks at a bounded number of them: the page says where

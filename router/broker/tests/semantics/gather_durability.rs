@@ -385,6 +385,9 @@ fn queue_that_a_running_gather_needs_is_not_dropped() {
     assert_eq!(world.reload_dropping(&[queue("a")], &["b"]), Err(needed));
     world.advance(30_000);
     world.reload_dropping(&[queue("a")], &["b"]).unwrap();
+    // It is remembered, though no scatter has its topic any more.
+    assert_eq!(world.broker.gather("q1").unwrap().state, GatherState::Failed);
+    assert!(world.broker.gather("q2").is_none());
 }
 
 #[test]
