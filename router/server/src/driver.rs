@@ -67,6 +67,8 @@ pub(crate) struct Driver {
     recent: RecentBodies,
     held: HeldEffects,
     publishers: Mailboxes<Answered>,
+    /// Whether answers for publishers were left for this turn.
+    confirms_wait: bool,
     consumers: Mailboxes<ConsumerEvent>,
     subscriptions: Mailboxes<Passed>,
     /// For aggregators and compensators, until the turn ends.
@@ -108,6 +110,7 @@ impl Driver {
             recent: RecentBodies::default(),
             held: HeldEffects::default(),
             publishers: Mailboxes::default(),
+            confirms_wait: false,
             consumers: Mailboxes::default(),
             subscriptions: Mailboxes::default(),
             asks: Vec::new(),
@@ -134,6 +137,7 @@ impl Driver {
                 && self.batch.is_empty()
                 && self.journal.in_flight() == 0
                 && self.held.len() == 0
+                && !self.publishers.is_dirty()
             {
                 break;
             }
@@ -149,6 +153,8 @@ impl Driver {
                         turn.push(Input::Stop(done));
                     }
                 }
+                // Once this worker has served those that were woken.
+                () = tokio::task::yield_now(), if self.publishers.is_dirty() => {}
                 () = tokio::time::sleep(timeout), if !full => {}
             }
             self.listen()?;
@@ -179,9 +185,7 @@ impl Driver {
         while let Some(effect) = self.held.release(self.marks) {
             self.perform(effect);
         }
-        self.publishers.flush();
-        self.consumers.flush();
-        self.subscriptions.flush();
+        self.flush();
         if !self.asks.is_empty() {
             match self.shard.upgrade() {
                 Some(shard) => self.shared.modules.steer(&mut self.asks, &shard),
@@ -190,6 +194,18 @@ impl Driver {
             }
         }
         self.counts.record();
+    }
+
+    /// Wakes the sessions that something is for. Whoever waits for a delivery or a reply goes first: confirms wait until the next turn,
+    /// which comes at once, since waking two sessions at a time costs the first one the waking of another processor.
+    fn flush(&mut self) {
+        let later = !self.confirms_wait && (self.consumers.is_dirty() || self.subscriptions.is_dirty());
+        self.confirms_wait = later && self.publishers.is_dirty();
+        if !later {
+            self.publishers.flush();
+        }
+        self.consumers.flush();
+        self.subscriptions.flush();
     }
 
     /// A batch has one `now`: it moves only between batches.

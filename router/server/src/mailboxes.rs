@@ -69,6 +69,11 @@ impl<T> Mailboxes<T> {
         }
     }
 
+    /// Whether anything was collected.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Hands over what was collected.
     pub(crate) fn flush(&mut self) {
         for id in self.dirty.drain(..) {

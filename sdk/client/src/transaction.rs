@@ -214,8 +214,9 @@ impl OneTransaction {
         let id = std::str::from_utf8(&id).expect("hex and hyphens");
         let header = PublishFrame::Transaction { id, acks, publishes };
         let first = first.unwrap_or_else(|| std::mem::take(&mut piece));
-        rest.push(piece.into());
-        rest.retain(|piece| !piece.is_empty());
+        if !piece.is_empty() {
+            rest.push(piece.into());
+        }
         let mut start = Vec::with_capacity(first.len() + 256);
         encode_frame_with(&header, rest.iter().map(Bytes::len).sum(), &mut start, |out| {
             out.extend_from_slice(&first);
