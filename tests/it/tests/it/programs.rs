@@ -55,15 +55,20 @@ examples! {
 /// The router and the program are killed in turns, in the middle of the orders; each order is decided once all the same.
 #[test]
 fn the_example_order_saga_balances_across_kills_of_the_router_and_of_the_program() {
+    const ORDERS: usize = 800;
     let mut router = Router::start();
     let program = |router: &Router| {
         let mut command = Command::new(binary("order-saga"));
         command.env("CHASKI_URL", router.url()).env("XDG_CONFIG_HOME", router.setup().config());
-        command.env("BOOKS", router.setup().path("books.sqlite")).env("ORDERS", "400");
+        command.env("BOOKS", router.setup().path("books.sqlite")).env("ORDERS", ORDERS.to_string());
         command.into_in(router)
     };
     let sagas = |router: &Router| router.all(&["saga", "list"]).len();
+    // Where orders are fast and looking is slow, the later kills are left out: enough must be left to do for the last run.
     for _ in 0..3 {
+        if sagas(&router) > ORDERS / 2 {
+            break;
+        }
         let running = Running::start(program(&router));
         for kill_the_router in [true, false] {
             let before = sagas(&router);
@@ -74,10 +79,10 @@ fn the_example_order_saga_balances_across_kills_of_the_router_and_of_the_program
         }
         running.kill();
     }
-    assert!(sagas(&router) < 400, "the program was killed before its end");
+    assert!(sagas(&router) < ORDERS, "the program was killed before its end");
     let output = run(program(&router), b"").ok();
-    assert!(output.stdout.contains("400 orders"), "{}", output.stdout);
-    assert_eq!(sagas(&router), 400);
+    assert!(output.stdout.contains(&format!("{ORDERS} orders")), "{}", output.stdout);
+    assert_eq!(sagas(&router), ORDERS);
 }
 
 #[test]
