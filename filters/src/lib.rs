@@ -27,6 +27,19 @@ include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 /// Bytes that are no WebAssembly at all.
 pub const NOT_WASM: &[u8] = b"This is a sentence, and no WebAssembly at all.\n";
 
+/// One hostile filter of every kind that a router takes at all; it refuses the others when they are deployed.
+pub const TAKEN_HOSTILE_FILTERS: [&str; 9] = [
+    "spin-forever",
+    "eat-memory",
+    "deep-recursion",
+    "trap",
+    "trap-on-one-message",
+    "too-few-verdicts",
+    "bulk-copy-loop",
+    "log-flood",
+    "state-hog",
+];
+
 /// The useful guests, by name.
 pub fn builtins() -> &'static [Guest] {
     BUILTINS

@@ -7,26 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use chaski_client::{Client, Message};
+use chaski_filters::TAKEN_HOSTILE_FILTERS;
 use futures::future::try_join_all;
 
-use super::load::{self, Load};
+use super::load::{self, Durability, Load};
 use super::report::{Latencies, Measurement};
 use super::target::Target;
 use super::usage;
 use crate::child::Router;
-
-/// One of every kind that a router takes at all; the others are refused when they are deployed.
-const KINDS: [&str; 9] = [
-    "spin-forever",
-    "eat-memory",
-    "deep-recursion",
-    "trap",
-    "trap-on-one-message",
-    "too-few-verdicts",
-    "bulk-copy-loop",
-    "log-flood",
-    "state-hog",
-];
 
 /// The routes that are measured. All but the first have a filter, the builtin header-match.
 const OTHERS: usize = 5;
@@ -44,14 +32,40 @@ const IN_FLIGHT: u32 = 256;
 /// Modules whose messages come over one connection.
 const A_CONNECTION: usize = 25;
 
+/// What is published beside how many modules.
+#[derive(clap::Args, Clone, Debug)]
+#[group(id = "hostile")]
+pub(crate) struct Options {
+    /// Modules, of nine kinds in turn, each with a route of its own
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) modules: u32,
+    /// Bytes of a payload on the other routes
+    #[arg(long, default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Unconfirmed messages of each of them; 1 is one at a time
+    #[arg(long, default_value_t = IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) in_flight: u32,
+    /// When their publishes are confirmed: on disk, written, or in memory
+    #[arg(long, value_enum, default_value_t = Durability::Fsync)]
+    pub(crate) durability: Durability,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { modules: 100, size: 256, in_flight: IN_FLIGHT, durability: Durability::Fsync }
+    }
+}
+
 /// In turns without and with so many hostile modules at work.
-pub(crate) async fn run(router: &Router, load: &Load, modules: u32) -> anyhow::Result<Measurement> {
+pub(crate) async fn run(router: &Router, options: &Options) -> anyhow::Result<Measurement> {
     let target = Target::child(router);
-    let modules = modules as usize;
+    let modules = options.modules as usize;
     let load = Load {
         headers: &[("region", "eu")],
-        in_flight: Some(load.in_flight.unwrap_or(IN_FLIGHT)),
-        ..load.clone()
+        size: Some(options.size),
+        in_flight: Some(options.in_flight),
+        durability: Some(options.durability),
+        ..Load::default()
     };
     let others = load::connect_all(&target, OTHERS as u32).await?;
     let hostile = load::connect_all(&target, modules.div_ceil(A_CONNECTION) as u32).await?;
@@ -134,7 +148,7 @@ async fn prepare(client: &Client, modules: usize, load: &Load) -> anyhow::Result
     let params = serde_json::Map::from_iter([("all".to_owned(), "region = eu".into())]);
     admin.deploy("good", Bytes::from_static(good.wasm)).params(params).await?;
     for number in 0..modules {
-        let kind = KINDS[number % KINDS.len()];
+        let kind = TAKEN_HOSTILE_FILTERS[number % TAKEN_HOSTILE_FILTERS.len()];
         let guest = chaski_filters::hostile(kind).context("this binary was built without its modules")?;
         admin.deploy(format!("h{number}"), Bytes::from_static(guest.wasm)).await?;
     }

@@ -110,10 +110,7 @@ enum Work {
     #[command(after_help = "Example:\n  chaski bench hostile --modules 100")]
     Hostile {
         #[command(flatten)]
-        load: Load,
-        /// Modules, of nine kinds in turn, each with a route of its own
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-        modules: u32,
+        options: hostile::Options,
         /// Where the router's temporary data directory is made
         #[arg(long, default_value = "./chaski-data")]
         data: PathBuf,
@@ -212,9 +209,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         Work::Filter { options, data } => {
             or_interrupt(filter::run(options, data, &mut report)).await.map(|_| ())
         }
-        Work::Hostile { load, modules, data } => {
-            let work = own(data, &mut report, async |router, _| hostile::run(router, load, *modules).await);
-            or_interrupt(work).await
+        Work::Hostile { options, data } => {
+            or_interrupt(own(data, &mut report, async |router, _| hostile::run(router, options).await)).await
         }
         Work::Backlog { load, data } => or_interrupt(own_backlog(load, data, &mut report)).await,
         Work::Idle { seconds, data } => or_interrupt(own_idle(*seconds, data, &mut report)).await,

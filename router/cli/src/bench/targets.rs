@@ -103,6 +103,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report, json: bool) -> a
     latencies(options, &floor, &router, report, &mut lines).await?;
     shapes(options, &router, report, &mut lines).await?;
     filters(options, report, &mut lines).await?;
+    harm(options, report, &mut lines).await?;
     steering(options, &floor, &router, report, &mut lines).await?;
     let router =
         if options.backlog > 0 { large(options.backlog, router, report, &mut lines).await? } else { router };
@@ -208,10 +209,15 @@ async fn filters(options: &Options, report: &mut Report, lines: &mut Vec<Line>) 
     for found in filter::run(&filter, &options.floor.data, report).await? {
         lines.extend(filtered(&found));
     }
+    Ok(())
+}
+
+/// On another router of its own, with rules of its own.
+async fn harm(options: &Options, report: &mut Report, lines: &mut Vec<Line>) -> anyhow::Result<()> {
     report.say("a hundred hostile modules");
     let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(&options.floor.data)?;
     let router = Router::start(Setup::new(directory.path())).await?;
-    let found = show(report, hostile::run(&router, &Load::default(), 100).await?)?;
+    let found = show(report, hostile::run(&router, &hostile::Options::default()).await?)?;
     router.stop().await?;
     let because = "worst of 5 other routes: p99 beside them ÷ p99 without".to_owned();
     let growth = found.number("p99_growth");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chaski_client::Message;
+use chaski_filters::TAKEN_HOSTILE_FILTERS;
 use chaski_it::{Router, Setup, within};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
@@ -92,30 +93,17 @@ async fn a_thousand_swaps_under_load_lose_nothing_and_judge_each_message_once_by
     assert!(grown < 96 << 20, "{} MiB more than after the first hundred swaps", grown >> 20);
 }
 
-/// Those that a router takes at all: the others are refused when they are deployed.
-const HOSTILE: [&str; 9] = [
-    "spin-forever",
-    "eat-memory",
-    "deep-recursion",
-    "trap",
-    "trap-on-one-message",
-    "too-few-verdicts",
-    "bulk-copy-loop",
-    "log-flood",
-    "state-hog",
-];
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_hostile_modules_at_once_harm_only_their_own_messages() {
     const MODULES: usize = 100;
     const EACH: usize = 3;
     let setup = Setup::default();
     let mut rules = String::from("[queue.good]\n");
-    for name in HOSTILE {
+    for name in TAKEN_HOSTILE_FILTERS {
         file(&setup, &format!("{name}.wasm"), hostile(name));
     }
     for n in 0..MODULES {
-        let name = HOSTILE[n % HOSTILE.len()];
+        let name = TAKEN_HOSTILE_FILTERS[n % TAKEN_HOSTILE_FILTERS.len()];
         rules += &format!(
             "[module.m{n}]\nfile = \"{name}.wasm\"\n[route.r{n}]\ntopics = [\"bad.{n}\"]\nfilters = [\"m{n}\"]\n\
              [queue.q{n}]\nbind = [\"bad.{n}\"]\n"
