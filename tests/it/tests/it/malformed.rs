@@ -1,6 +1,6 @@
 //! What no client should send: each has a code and a sentence, and the router goes on.
 
-use chaski_it::{Raw, Router, within};
+use chaski_it::{Raw, Router, Stream, within};
 use chaski_protocol::frames::{Open, Opening, Outcome, PublishAnswer, PublishFrame};
 use chaski_protocol::{Code, Head, decode, encode_frame};
 
@@ -38,6 +38,20 @@ pub(crate) async fn refusal(router: &Router, head: &Head<'_>, payload: &[u8]) ->
         Outcome::Confirmed { .. } => None,
         other => panic!("{other:?}"),
     }
+}
+
+/// What became of the first so many frames of a publish stream.
+async fn outcomes(stream: &mut Stream, frames: u64) -> Vec<Outcome> {
+    let (mut through, mut outcomes) = (0, Vec::new());
+    while through < frames {
+        let answer = stream.frame().await.expect("an answer");
+        let (answer, _) = decode::<PublishAnswer>(&answer).expect("it is an answer");
+        through = answer.through;
+        for run in answer.runs {
+            outcomes.extend(std::iter::repeat_n(run.outcome, run.count as usize));
+        }
+    }
+    outcomes
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,18 +103,9 @@ async fn a_refused_message_does_not_hold_up_the_others_on_its_stream() {
         encode_frame(&PublishFrame::Publish { mandatory: false }, &[&block], &mut frames);
     }
     stream.send.write_all(&frames).await.expect("the stream is open");
-    let (mut through, mut outcomes) = (0, Vec::new());
-    while through < 3 {
-        let answer = stream.frame().await.expect("an answer");
-        let (answer, _) = decode::<PublishAnswer>(&answer).expect("it is an answer");
-        through = answer.through;
-        for run in answer.runs {
-            outcomes.extend(std::iter::repeat_n(
-                matches!(run.outcome, Outcome::Confirmed { .. }),
-                run.count as usize,
-            ));
-        }
-    }
+    let outcomes = outcomes(&mut stream, 3).await;
+    let outcomes: Vec<bool> =
+        outcomes.iter().map(|outcome| matches!(outcome, Outcome::Confirmed { .. })).collect();
     assert_eq!(outcomes, [true, false, true]);
 }
 
@@ -127,13 +132,7 @@ async fn what_filters_would_have_said_of_a_refused_transaction_concerns_no_other
     head("q", "1").encode(b"x", &mut block);
     encode_frame(&PublishFrame::Publish { mandatory: false }, &[&block], &mut frames);
     stream.send.write_all(&frames).await.expect("the stream is open");
-    let (mut through, mut outcomes) = (0, Vec::new());
-    while through < 2 {
-        let answer = stream.frame().await.expect("an answer");
-        let (answer, _) = decode::<PublishAnswer>(&answer).expect("it is an answer");
-        through = answer.through;
-        outcomes.extend(answer.runs.into_iter().map(|run| run.outcome));
-    }
+    let outcomes = outcomes(&mut stream, 2).await;
     let [Outcome::Refused { code, .. }, Outcome::Confirmed { counts, .. }] = &outcomes[..] else {
         panic!("{outcomes:?}")
     };
