@@ -264,10 +264,10 @@ fn by_state<S: Copy + PartialEq>(counts: &[(String, S, u64)], states: &[S], tell
 
 fn quic(connections: &[quinn::ConnectionStats]) {
     let lost: u64 = connections.iter().map(|stats| stats.path.lost_packets).sum();
-    let rtt: f64 = connections.iter().map(|stats| stats.path.rtt.as_secs_f64()).sum();
+    let rtt: Duration = connections.iter().map(|stats| stats.path.rtt).sum();
     gauge!("chaski_quic_connections").set(connections.len() as f64);
     gauge!("chaski_quic_packets_lost").set(lost as f64);
-    gauge!("chaski_quic_rtt_seconds_sum").set(rtt);
+    gauge!("chaski_quic_rtt_seconds_sum").set(rtt.as_secs_f64());
 }
 
 /// Counters begin anew with each version.

@@ -95,6 +95,8 @@ pub(crate) fn start(
     let clock = Clock::new(recovery.last_now_ms());
     let mut output = Output::default();
     broker.resume(clock.now(), &mut output);
+    // Before anything is counted: what comes earlier is lost.
+    crate::metrics::recorder();
     let progress = Arc::new(ProgressCell::new(Position(broker.position().0 - output.records.len() as u64)));
     let tell = Arc::clone(&progress);
     let journal = recovery.start(move |told| tell.tell(told))?;
