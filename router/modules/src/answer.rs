@@ -70,6 +70,11 @@ pub(crate) fn check(answer: Answer, count: usize, most_edits: usize) -> Result<V
     if verdicts.len() != count {
         return Err(Lie::Verdicts { got: verdicts.len(), wanted: count });
     }
+    if edits.is_none() && verdicts.iter().all(|&verdict| verdict < 2) {
+        let plain = |&verdict| if verdict == 0 { Verdict::Pass } else { Verdict::Drop };
+        return Ok(verdicts.iter().map(plain).collect());
+    }
+    let edits = edits.unwrap_or(Edits { kinds: vec![], indexes: vec![], ends: vec![], bytes: vec![] });
     check_shape(&edits, count, most_edits)?;
     let mut reader = Reader { edits: &edits, next: 0 };
     let mut checked = Vec::with_capacity(count);

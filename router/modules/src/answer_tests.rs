@@ -13,7 +13,7 @@ fn answer(verdicts: &[u8], list: &[(u8, u32, &[u8])]) -> Answer {
         edits.bytes.extend_from_slice(bytes);
         edits.ends.push(edits.bytes.len() as u32);
     }
-    Answer { verdicts: verdicts.to_vec(), edits }
+    Answer { verdicts: verdicts.to_vec(), edits: (!list.is_empty()).then_some(edits) }
 }
 
 #[track_caller]
@@ -70,18 +70,22 @@ fn every_lie_is_told_apart() {
     assert_eq!(check(falls, 2), Lie::Index { edit: 1, index: 0, count: 2 });
     let many = vec![(3_u8, 0_u32, &b""[..]); 11];
     assert_eq!(check(answer(&[2], &many), 1), Lie::TooManyEdits { got: 11, limit: 10 });
-    let mut short = answer(&[2], &[(0, 0, b"")]);
-    short.edits.indexes.clear();
+    let spoilt = |mut answer: Answer, spoil: fn(&mut Edits)| {
+        spoil(answer.edits.as_mut().expect("there are some"));
+        answer
+    };
+    let short = spoilt(answer(&[2], &[(0, 0, b"")]), |edits| edits.indexes.clear());
     assert_eq!(check(short, 1), Lie::Lengths { kinds: 1, indexes: 0, ends: 1 });
-    let mut beyond = answer(&[2], &[(0, 0, b"ab")]);
-    beyond.edits.ends[0] = 3;
+    let beyond = spoilt(answer(&[2], &[(0, 0, b"ab")]), |edits| edits.ends[0] = 3);
     assert_eq!(check(beyond, 1), Lie::End { edit: 0, end: 3, bytes: 2 });
-    let mut back = answer(&[2, 2], &[(0, 0, b"ab"), (0, 1, b"")]);
-    back.edits.ends[1] = 1;
+    let back = spoilt(answer(&[2, 2], &[(0, 0, b"ab"), (0, 1, b"")]), |edits| edits.ends[1] = 1);
     assert_eq!(check(back, 2), Lie::End { edit: 1, end: 1, bytes: 2 });
-    let mut left = answer(&[2], &[(0, 0, b"ab")]);
-    left.edits.ends[0] = 1;
+    let left = spoilt(answer(&[2], &[(0, 0, b"ab")]), |edits| edits.ends[0] = 1);
     assert_eq!(check(left, 1), Lie::BytesLeft { left: 1 });
+    let none = spoilt(answer(&[0, 2], &[(0, 1, b"")]), |edits| {
+        *edits = Edits { kinds: vec![], indexes: vec![], ends: vec![], bytes: vec![] };
+    });
+    assert_eq!(check(none, 2), Lie::NoEdits { index: 1 });
 }
 
 #[test]
@@ -118,7 +122,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..12),
         count in 0_usize..5,
     ) {
-        let answer = Answer { verdicts, edits: Edits { kinds, indexes, ends, bytes } };
+        let answer = Answer { verdicts, edits: Some(Edits { kinds, indexes, ends, bytes }) };
         if let Ok(verdicts) = check(answer, count, 100) {
             prop_assert_eq!(verdicts.len(), count);
         }

@@ -2,7 +2,6 @@
 //! any message that can be read, and must not know how one is stored.
 
 use crate::bindings::Batch;
-use crate::bindings::chaski::module::columns::Column;
 use crate::field::Field;
 
 /// A message, as far as a filter may read it.
@@ -54,16 +53,23 @@ impl<M: Message + ?Sized> Message for &M {
 
 /// The room in which batches are laid out. An instance keeps it, so that a call allocates next to nothing.
 #[derive(Debug)]
-pub(crate) struct Columns(Batch);
+pub(crate) struct Columns {
+    batch: Batch,
+    /// Where each value begins, and the last ends; copied before the values when all are there.
+    offsets: Vec<u32>,
+}
 
 impl Default for Columns {
     fn default() -> Columns {
-        Columns(Batch { count: 0, now: 0, columns: Vec::new() })
+        Columns { batch: Batch { count: 0, now: 0, columns: Vec::new() }, offsets: Vec::new() }
     }
 }
 
-/// A column's room that is kept from one call to the next. What a large batch took beyond it is given back.
+/// The room for values that is kept from one call to the next. What a large batch took beyond it is given back.
 const KEPT_BYTES: usize = 256 * 1024;
+
+/// Set in the offset of a value that is absent.
+const ABSENT: u32 = 1 << 31;
 
 impl Columns {
     /// Lays out these messages, one column for each field, or as many of them as have at most `most_bytes` in all, and at
@@ -75,48 +81,56 @@ impl Columns {
         now_ms: u64,
         most_bytes: usize,
     ) -> &Batch {
-        let none = || Column { values: Vec::new(), ends: Vec::new(), absent: Vec::new() };
-        self.0.columns.resize_with(fields.len(), none);
-        for (column, field) in self.0.columns.iter_mut().zip(fields) {
-            column.clear();
-            column.fill(field, messages);
+        self.batch.now = now_ms;
+        self.lay_out(fields, messages);
+        if self.batch.columns.len() > most_bytes && messages.len() > 1 {
+            let fitting = (1..messages.len()).rev().find(|&count| self.bytes_of(count) <= most_bytes);
+            self.lay_out(fields, &messages[..fitting.unwrap_or(1)]);
         }
-        self.0.now = now_ms;
-        self.0.count = self.trim(messages.len(), most_bytes) as u32;
-        &self.0
+        let (places, _) = self.batch.columns.as_chunks_mut();
+        for (place, offset) in places.iter_mut().zip(&self.offsets) {
+            *place = offset.to_le_bytes();
+        }
+        &self.batch
     }
 
     /// What was laid out last.
     pub(crate) fn batch(&self) -> &Batch {
-        &self.0
+        &self.batch
     }
 
-    /// Keeps as many of the messages as have at most this many bytes in all, and at least one. Answers how many.
-    fn trim(&mut self, count: usize, most_bytes: usize) -> usize {
-        let columns = &mut self.0.columns;
-        let bytes_of =
-            |count: usize| columns.iter().map(|column| column.ends[count - 1] as usize).sum::<usize>();
-        if count <= 1 || bytes_of(count) <= most_bytes {
-            return count;
-        }
-        let kept = (1..count).rev().find(|&count| bytes_of(count) <= most_bytes).unwrap_or(1);
-        for Column { values, ends, absent } in columns {
-            values.truncate(ends[kept - 1] as usize);
-            ends.truncate(kept);
-            absent.truncate(kept);
-        }
-        kept
+    /// The bytes that the batch would have with its first `count` messages alone.
+    fn bytes_of(&self, count: usize) -> usize {
+        let all = self.batch.count as usize;
+        let begin = |value: usize| (self.offsets[value] & !ABSENT) as usize;
+        let values = (0..self.offsets.len() / all).map(|column| column * all);
+        let bytes: usize =
+            values.map(|first| begin(first + count) - begin(first) + count * size_of::<u32>()).sum();
+        bytes + size_of::<u32>()
     }
-}
 
-impl Column {
-    fn fill<M: Message>(&mut self, field: &Field, messages: &[M]) {
+    /// Room for the offsets, and behind it the values.
+    fn lay_out<M: Message>(&mut self, fields: &[Field], messages: &[M]) {
+        let Columns { batch: Batch { count, columns, .. }, offsets } = self;
+        *count = messages.len() as u32;
+        columns.clear();
+        columns.shrink_to(KEPT_BYTES);
+        columns.resize(size_of::<u32>() * (fields.len() * messages.len() + 1), 0);
+        offsets.clear();
+        for field in fields {
+            self.column(field, messages);
+        }
+        self.offsets.push(self.batch.columns.len() as u32);
+        assert!(self.batch.columns.len() < ABSENT as usize, "a message is smaller than the largest size");
+    }
+
+    fn column<M: Message>(&mut self, field: &Field, messages: &[M]) {
         match field {
-            Field::Topic => self.fill_text(messages, |message| Some(message.topic())),
-            Field::Key => self.fill_text(messages, |message| message.key()),
-            Field::Id => self.fill_text(messages, |message| Some(message.id())),
-            Field::Header(name) => self.fill_text(messages, |message| message.header(name)),
-            Field::Headers => self.fill_each(messages, |message, values| {
+            Field::Topic => self.texts(messages, |message| Some(message.topic())),
+            Field::Key => self.texts(messages, |message| message.key()),
+            Field::Id => self.texts(messages, |message| Some(message.id())),
+            Field::Header(name) => self.texts(messages, |message| message.header(name)),
+            Field::Headers => self.each(messages, |message, values| {
                 message.each_header(&mut |name, value| {
                     for text in [name, value] {
                         values.extend_from_slice(&(text.len() as u32).to_le_bytes());
@@ -125,41 +139,31 @@ impl Column {
                 });
             }),
             Field::Payload => {
-                self.fill_each(messages, |message, values| values.extend_from_slice(message.payload()))
+                self.each(messages, |message, values| values.extend_from_slice(message.payload()));
             }
-            Field::Priority => self.fill_each(messages, |message, values| values.push(message.priority())),
-            Field::Timestamp => self.fill_each(messages, |message, values| {
+            Field::Priority => self.each(messages, |message, values| values.push(message.priority())),
+            Field::Timestamp => self.each(messages, |message, values| {
                 values.extend_from_slice(&message.timestamp_ms().to_le_bytes());
             }),
         }
     }
 
-    fn clear(&mut self) {
-        self.values.clear();
-        self.values.shrink_to(KEPT_BYTES);
-        self.ends.clear();
-        self.absent.clear();
+    fn texts<M>(&mut self, messages: &[M], text: impl Fn(&M) -> Option<&str>) {
+        let Columns { batch: Batch { columns, .. }, offsets } = self;
+        offsets.extend(messages.iter().map(|message| {
+            let (text, begin) = (text(message), columns.len() as u32);
+            columns.extend_from_slice(text.unwrap_or_default().as_bytes());
+            if text.is_none() { begin | ABSENT } else { begin }
+        }));
     }
 
-    fn fill_text<M>(&mut self, messages: &[M], text: impl Fn(&M) -> Option<&str>) {
-        for (at, message) in messages.iter().enumerate() {
-            match text(message) {
-                Some(text) => self.values.extend_from_slice(text.as_bytes()),
-                None => {
-                    // The list stays empty while no value is absent.
-                    self.absent.resize(messages.len(), 0);
-                    self.absent[at] = 1;
-                }
-            }
-            self.ends.push(self.values.len() as u32);
-        }
-    }
-
-    fn fill_each<M>(&mut self, messages: &[M], add: impl Fn(&M, &mut Vec<u8>)) {
-        for message in messages {
-            add(message, &mut self.values);
-            self.ends.push(self.values.len() as u32);
-        }
+    fn each<M>(&mut self, messages: &[M], add: impl Fn(&M, &mut Vec<u8>)) {
+        let Columns { batch: Batch { columns, .. }, offsets } = self;
+        offsets.extend(messages.iter().map(|message| {
+            let begin = columns.len() as u32;
+            add(message, columns);
+            begin
+        }));
     }
 }
 
@@ -196,44 +200,49 @@ mod tests {
         }
     }
 
-    fn laid_out(fields: &[Field], messages: &[Sample]) -> Vec<(Vec<u8>, Vec<u32>, Vec<u8>)> {
+    /// The values, and how many bytes of them come before each, those of absent ones with the mark.
+    fn laid_out(fields: &[Field], messages: &[Sample]) -> (Vec<u8>, Vec<u32>) {
         let mut columns = Columns::default();
         columns.fill(fields, messages, 0, usize::MAX);
-        columns.0.columns.into_iter().map(|column| (column.values, column.ends, column.absent)).collect()
+        let start = size_of::<u32>() * (fields.len() * messages.len() + 1);
+        let offsets = columns.offsets.iter().map(|offset| offset - start as u32).collect();
+        (columns.batch.columns.split_off(start), offsets)
     }
 
     #[test]
     fn only_declared_fields_are_copied_and_absent_is_not_empty() {
         let messages = [Sample(Some("a"), "xy"), Sample(None, ""), Sample(Some(""), "z")];
-        assert_eq!(laid_out(&[], &messages), []);
-        let [key, payload] = &laid_out(&[Field::Key, Field::Payload], &messages)[..] else { panic!() };
-        assert_eq!(*key, (b"a".to_vec(), vec![1, 1, 1], vec![0, 1, 0]));
-        assert_eq!(*payload, (b"xyz".to_vec(), vec![2, 2, 3], vec![]));
+        assert_eq!(laid_out(&[], &messages), (vec![], vec![0]));
+        let (values, offsets) = laid_out(&[Field::Key, Field::Payload], &messages);
+        assert_eq!(values, b"axyz");
+        assert_eq!(offsets, [0, 1 | ABSENT, 1, 1, 3, 3, 4]);
     }
 
     #[test]
     fn every_field_has_its_form() {
         let one = [Sample(None, "")];
-        let column = |field| laid_out(&[field], &one).remove(0);
-        assert_eq!(column(Field::Topic), (b"t".to_vec(), vec![1], vec![]));
-        assert_eq!(column(Field::Id), (b"i".to_vec(), vec![1], vec![]));
-        assert_eq!(column(Field::Header("h".into())), (b"v".to_vec(), vec![1], vec![]));
-        assert_eq!(column(Field::Header("x".into())), (vec![], vec![0], vec![1]));
-        assert_eq!(column(Field::Headers), (b"\x01\0\0\0h\x01\0\0\0v".to_vec(), vec![10], vec![]));
-        assert_eq!(column(Field::Priority), (vec![4], vec![1], vec![]));
-        assert_eq!(column(Field::Timestamp), (7_u64.to_le_bytes().to_vec(), vec![8], vec![]));
+        let column = |field| laid_out(&[field], &one);
+        assert_eq!(column(Field::Topic), (b"t".to_vec(), vec![0, 1]));
+        assert_eq!(column(Field::Id), (b"i".to_vec(), vec![0, 1]));
+        assert_eq!(column(Field::Header("h".into())), (b"v".to_vec(), vec![0, 1]));
+        assert_eq!(column(Field::Header("x".into())), (vec![], vec![ABSENT, 0]));
+        assert_eq!(column(Field::Headers), (b"\x01\0\0\0h\x01\0\0\0v".to_vec(), vec![0, 10]));
+        assert_eq!(column(Field::Priority), (vec![4], vec![0, 1]));
+        assert_eq!(column(Field::Timestamp), (7_u64.to_le_bytes().to_vec(), vec![0, 8]));
     }
 
     #[test]
     fn a_batch_is_cut_at_its_bytes_and_the_first_message_stays() {
         let messages = [Sample(None, "12345"), Sample(Some("k"), "1234"), Sample(None, "")];
-        let trim = |most| {
+        let fields = [Field::Payload, Field::Key];
+        let cut = |most| {
             let mut columns = Columns::default();
-            let batch = columns.fill(&[Field::Payload, Field::Key], &messages, 0, most);
+            let batch = columns.fill(&fields, &messages, 0, most);
             let kept = batch.count as usize;
-            assert!(batch.columns.iter().all(|column| column.ends.len() == kept));
+            let whole = Columns::default().fill(&fields, &messages[..kept], 0, usize::MAX).columns.clone();
+            assert_eq!(batch.columns, whole);
             kept
         };
-        assert_eq!([10, 9, 5, 4, 0].map(trim), [3, 1, 1, 1, 1]);
+        assert_eq!([10 + 28, 9 + 28, 10 + 20, 9 + 20, 0].map(cut), [3, 2, 2, 1, 1]);
     }
 }

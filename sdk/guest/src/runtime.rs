@@ -3,7 +3,7 @@
 pub use crate::bindings::filter::{
     Answer, Batch, Description, Field, Guest, Param,
     chaski::module::{
-        columns::{Column, EditKind, Edits},
+        columns::{EditKind, Edits},
         types::{ParamKind, ParamSpec, ParamValue},
     },
 };
@@ -22,6 +22,11 @@ pub mod saga {
 const PASS: u8 = 0;
 const DROP: u8 = 1;
 const EDITED: u8 = 2;
+
+/// Bytes of an offset.
+const OFFSET: usize = size_of::<u32>();
+/// Set in the offset of a value that is absent.
+const ABSENT: u32 = 1 << 31;
 
 /// A struct made by `#[params]`, or `()` where a filter takes none.
 #[diagnostic::on_unimplemented(
@@ -128,12 +133,14 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// The value of the column at `column`, or none where it is absent.
     pub fn optional_bytes(&self, column: usize) -> Option<&'a [u8]> {
-        let column = &self.batch.columns[column];
-        if column.absent.get(self.index).is_some_and(|&absent| absent != 0) {
-            return None;
-        }
-        let begin = if self.index == 0 { 0 } else { column.ends[self.index - 1] as usize };
-        Some(&column.values[begin..column.ends[self.index] as usize])
+        let at = column * self.batch.count as usize + self.index;
+        let columns = &*self.batch.columns;
+        let offset = |at: usize| {
+            let bytes = columns[at * OFFSET..].first_chunk();
+            u32::from_le_bytes(*bytes.expect("there is one more than there are values"))
+        };
+        let (begin, end) = (offset(at), offset(at + 1) & !ABSENT);
+        (begin & ABSENT == 0).then(|| &columns[begin as usize..end as usize])
     }
 
     /// The value of a column that is never absent.
@@ -200,17 +207,17 @@ pub fn json<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Verdi
 /// Judges a batch, one message after another.
 pub fn judge(batch: &Batch, mut judge_one: impl FnMut(Row<'_>) -> Verdict) -> Answer {
     let count = batch.count as usize;
-    let edits = Edits { kinds: Vec::new(), indexes: Vec::new(), ends: Vec::new(), bytes: Vec::new() };
-    let mut answer = Answer { verdicts: Vec::with_capacity(count), edits };
+    let mut edits = Edits { kinds: Vec::new(), indexes: Vec::new(), ends: Vec::new(), bytes: Vec::new() };
+    let mut verdicts = Vec::with_capacity(count);
     for index in 0..count {
         let verdict = judge_one(Row { batch, index });
-        add(&mut answer, index as u32, verdict);
+        verdicts.push(add(&mut edits, index as u32, verdict));
     }
-    answer
+    Answer { verdicts, edits: (!edits.kinds.is_empty()).then_some(edits) }
 }
 
-fn add(answer: &mut Answer, index: u32, verdict: Verdict) {
-    let edits = &mut answer.edits;
+/// Adds a verdict's edits; answers its number.
+fn add(edits: &mut Edits, index: u32, verdict: Verdict) -> u8 {
     let before = edits.kinds.len();
     let mut edit = |kind: EditKind, bytes: &[u8]| {
         edits.kinds.push(kind as u8);
@@ -241,7 +248,7 @@ fn add(answer: &mut Answer, index: u32, verdict: Verdict) {
             DROP
         }
     };
-    answer.verdicts.push(if edits.kinds.len() > before { EDITED } else { without_edits });
+    if edits.kinds.len() > before { EDITED } else { without_edits }
 }
 
 /// A state as its own bytes.

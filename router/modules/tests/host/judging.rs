@@ -102,7 +102,7 @@ fn an_instance_is_reused_until_it_traps_and_never_after() {
         (i32.store8 offset=4096 (i32.const 0) (i32.load8_u (i32.const 50000)))
         (if (local.get $count) (then
             (i32.store8 (i32.const 50000) (i32.const 1))
-            (if (i32.eq (i32.load8_u (i32.load (local.get $columns))) (i32.const 116)) (then (unreachable)))))
+            (if (i32.eq (i32.load8_u (i32.add (local.get $columns) (i32.const 8))) (i32.const 116)) (then (unreachable)))))
         (call $answer (local.get $count))"#;
     let host = host();
     let guest = Guest { fields: vec![(HEADER, "do")], ..Guest::filter(body) };
@@ -127,14 +127,15 @@ fn ten_thousand_traps_leave_nothing() {
 
 #[test]
 fn only_declared_fields_cross_and_what_is_absent_is_told() {
-    // Passes when the column of the key says absent, and the others have what they should: topic of 10 bytes, payload of 3.
+    // Passes when the key's offset says absent, and the others are where they should be: behind the four offsets a topic of 10
+    // bytes and a payload of 3.
     let body = r#"
         (i32.store8 (i32.const 4096) (i32.eqz (i32.and
+            (i32.and (i32.eq (i32.load (local.get $columns)) (i32.const 16)) (i32.eq (local.get $bytes) (i32.const 29)))
             (i32.and
-                (i32.and (i32.eq (local.get $width) (i32.const 3)) (i32.eq (i32.load offset=4 (local.get $columns)) (i32.const 10)))
-                (i32.eq (i32.load offset=52 (local.get $columns)) (i32.const 3)))
-            (i32.and (i32.eq (i32.load offset=44 (local.get $columns)) (i32.const 1))
-                (i32.load8_u (i32.load offset=40 (local.get $columns)))))))
+                (i32.eq (i32.load offset=4 (local.get $columns)) (i32.const 0x8000001a))
+                (i32.and (i32.eq (i32.load offset=8 (local.get $columns)) (i32.const 26))
+                    (i32.eq (i32.load offset=12 (local.get $columns)) (i32.const 29)))))))
         (call $answer (local.get $count))"#;
     let guest = Guest { fields: vec![(TOPIC, ""), (KEY, ""), (PAYLOAD, "")], ..Guest::filter(body) };
     let host = host();

@@ -1,8 +1,9 @@
 //! Guests written by hand, for tests and benches: a core module of the world `filter` in text, put together from the parts
 //! that a test cares about, and a message to judge. It knows the contract's binary layout, and nothing of the host's inside.
 //!
-//! A guest's memory: from 1024 the answer's record, from 2048 descriptions and fields, from 4096 verdicts, from 8192 edits,
-//! from 16384 room for texts, and from 65536 on what the host allocates, taken back after every call.
+//! A guest's memory: from 1024 the answer's record (at 1032 whether it has edits, from 1036 on their lists), from 2048
+//! descriptions and fields, from 4096 verdicts, from 8192 edits, from 16384 room for texts, and from 65536 on what the host
+//! allocates, taken back after every call.
 
 #![allow(
     dead_code,
@@ -30,7 +31,7 @@ pub struct Guest {
     pub describe: String,
     /// The body of `configure`, before it answers.
     pub configure: String,
-    /// The body of `filter`, which leaves a pointer to an answer. Parameters: `$count`, `$now`, `$columns`, `$width`.
+    /// The body of `filter`, which leaves a pointer to an answer. Parameters: `$count`, `$now`, `$columns`, `$bytes`.
     pub filter: String,
     /// Further functions, globals, tables and data.
     pub more: String,
@@ -70,18 +71,18 @@ impl Guest {
         let mut fields = vec![(HEADER, "region")];
         fields.extend(payload_too.then_some((PAYLOAD, "")));
         let filter = r#"
-            (local $at i32) (local $start i32) (local $end i32) (local $values i32) (local $ends i32)
-            (local.set $values (i32.load (local.get $columns)))
-            (local.set $ends (i32.load offset=8 (local.get $columns)))
+            (local $at i32) (local $start i32) (local $end i32)
+            (local.set $start (i32.load (local.get $columns)))
             (block $done (loop $next
                 (br_if $done (i32.ge_u (local.get $at) (local.get $count)))
-                (local.set $end (i32.load (i32.add (local.get $ends) (i32.shl (local.get $at) (i32.const 2)))))
-                (i32.store8 offset=4096 (local.get $at) (i32.const 1))
-                (if (i32.eq (i32.sub (local.get $end) (local.get $start)) (i32.const 2)) (then
-                    (i32.store8 offset=4096 (local.get $at)
-                        (i32.ne (i32.load16_u (i32.add (local.get $values) (local.get $start))) (i32.const 0x7565)))))
-                (local.set $start (local.get $end))
                 (local.set $at (i32.add (local.get $at) (i32.const 1)))
+                (local.set $end (i32.load (i32.add (local.get $columns) (i32.shl (local.get $at) (i32.const 2)))))
+                (i32.store8 offset=4095 (local.get $at) (i32.const 1))
+                (if (i32.eq (i32.const 2)
+                    (i32.and (i32.const 0x7fffffff) (i32.sub (local.get $end) (local.get $start)))) (then
+                    (i32.store8 offset=4095 (local.get $at)
+                        (i32.ne (i32.load16_u (i32.add (local.get $columns) (local.get $start))) (i32.const 0x7565)))))
+                (local.set $start (local.get $end))
                 (br $next)))
             (call $answer (local.get $count))"#;
         Guest { fields, ..Guest::filter(filter) }
@@ -90,15 +91,13 @@ impl Guest {
     /// A filter that does to each message what the first byte of its header `do` says. See `act` in the text.
     pub fn actor() -> Guest {
         let filter = r#"
-            (local $at i32) (local $start i32) (local $values i32) (local $ends i32) (local $end i32)
-            (local.set $values (i32.load (local.get $columns)))
-            (local.set $ends (i32.load offset=8 (local.get $columns)))
+            (local $at i32) (local $start i32)
             (block $done (loop $next
                 (br_if $done (i32.ge_u (local.get $at) (local.get $count)))
-                (local.set $end (i32.load (i32.add (local.get $ends) (i32.shl (local.get $at) (i32.const 2)))))
+                (local.set $start (i32.and (i32.const 0x7fffffff)
+                    (i32.load (i32.add (local.get $columns) (i32.shl (local.get $at) (i32.const 2))))))
                 (i32.store8 offset=4096 (local.get $at)
-                    (call $act (i32.load8_u (i32.add (local.get $values) (local.get $start)))))
-                (local.set $start (local.get $end))
+                    (call $act (i32.load8_u (i32.add (local.get $columns) (local.get $start)))))
                 (local.set $at (i32.add (local.get $at) (i32.const 1)))
                 (br $next)))
             (call $answer (local.get $count))"#;
@@ -181,7 +180,7 @@ impl Guest {
                 (i32.const 1024))
             (func (export "describe") (result i32) {describe} (i32.const 2048))
             (func (export "configure") (param $params i32) (param $given i32) (result i32) {configure} (i32.const 2096))
-            (func (export "filter") (param $count i32) (param $now i64) (param $columns i32) (param $width i32)
+            (func (export "filter") (param $count i32) (param $now i64) (param $columns i32) (param $bytes i32)
                 (result i32) {filter})
             (func (export "cabi_post_filter") (param i32) (global.set $free (i32.const 65536)))
             {more}

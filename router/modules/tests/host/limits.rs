@@ -113,8 +113,8 @@ fn a_huge_answer_does_not_cross() {
     let ample = Limits { cpu_time: Duration::from_secs(10), ..Limits::default() };
     let answer = |bytes: usize| {
         let body = format!(
-            r#"(i32.store (i32.const 1048) (i32.const 0)) (i32.store (i32.const 1056) (i32.const 0))
-            (i32.store (i32.const 1060) (i32.const {bytes})) (call $answer (local.get $count))"#
+            r#"(i32.store8 (i32.const 1032) (i32.const 1)) (i32.store (i32.const 1060) (i32.const 0))
+            (i32.store (i32.const 1064) (i32.const {bytes})) (call $answer (local.get $count))"#
         );
         cause(act(&Guest { pages: 100, ..Guest::filter(&body) }, ".", ample.clone()))
     };
@@ -173,10 +173,11 @@ fn lies_in_edits_are_found() {
             r#"(i32.store8 (i32.const 4096) (i32.const {verdict}))
             (i32.store8 (i32.const 8192) (i32.const {kind})) (i32.store (i32.const 8196) (i32.const {index}))
             (i32.store (i32.const 8200) (i32.const {end})) (i32.store (i32.const 8204) (i32.const 0xff))
-            (i32.store (i32.const 1032) (i32.const 8192)) (i32.store (i32.const 1036) (i32.const 1))
-            (i32.store (i32.const 1040) (i32.const 8196)) (i32.store (i32.const 1044) (i32.const 1))
-            (i32.store (i32.const 1048) (i32.const 8200)) (i32.store (i32.const 1052) (i32.const 1))
-            (i32.store (i32.const 1056) (i32.const 8204)) (i32.store (i32.const 1060) (i32.const 1))
+            (i32.store8 (i32.const 1032) (i32.const 1))
+            (i32.store (i32.const 1036) (i32.const 8192)) (i32.store (i32.const 1040) (i32.const 1))
+            (i32.store (i32.const 1044) (i32.const 8196)) (i32.store (i32.const 1048) (i32.const 1))
+            (i32.store (i32.const 1052) (i32.const 8200)) (i32.store (i32.const 1056) (i32.const 1))
+            (i32.store (i32.const 1060) (i32.const 8204)) (i32.store (i32.const 1064) (i32.const 1))
             (call $answer (local.get $count))"#
         ))
     };
@@ -197,7 +198,9 @@ fn too_many_edits_are_refused() {
             at + 4
         )
     };
-    let body = format!("{} {} {} (call $answer (local.get $count))", list(1032), list(1040), list(1048));
+    let lists = [1036, 1044, 1052].map(list).concat();
+    let body =
+        format!("(i32.store8 (i32.const 1032) (i32.const 1)) {lists} (call $answer (local.get $count))");
     assert_eq!(fails(&body), Cause::Lie(Lie::TooManyEdits { got: 5000, limit: 4096 }));
 }
 

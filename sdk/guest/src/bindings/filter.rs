@@ -358,100 +358,69 @@ pub unsafe fn _export_filter_cabi<T_: Guest>(
 ) -> *mut u8 {
     unsafe {
         #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
-        let result10 = {
-            let base9 = arg2;
-            let len9 = arg3;
-            let mut result9 = _rt::Vec::with_capacity(len9);
-            for i in 0..len9 {
-                let base = base9.add(i * (6 * ::core::mem::size_of::<*const u8>()));
-                let e9 = {
-                    let l0 = *base.add(0).cast::<*mut u8>();
-                    let l1 = *base
-                        .add(::core::mem::size_of::<*const u8>())
-                        .cast::<usize>();
-                    let len2 = l1;
-                    let l3 = *base
-                        .add(2 * ::core::mem::size_of::<*const u8>())
-                        .cast::<*mut u8>();
-                    let l4 = *base
-                        .add(3 * ::core::mem::size_of::<*const u8>())
-                        .cast::<usize>();
-                    let len5 = l4;
-                    let l6 = *base
-                        .add(4 * ::core::mem::size_of::<*const u8>())
-                        .cast::<*mut u8>();
-                    let l7 = *base
-                        .add(5 * ::core::mem::size_of::<*const u8>())
-                        .cast::<usize>();
-                    let len8 = l7;
-                    chaski::module::columns::Column {
-                        values: <_ as From<
-                            _rt::Vec<_>,
-                        >>::from(_rt::Vec::from_raw_parts(l0.cast(), len2, len2)),
-                        ends: <_ as From<
-                            _rt::Vec<_>,
-                        >>::from(_rt::Vec::from_raw_parts(l3.cast(), len5, len5)),
-                        absent: <_ as From<
-                            _rt::Vec<_>,
-                        >>::from(_rt::Vec::from_raw_parts(l6.cast(), len8, len8)),
-                    }
-                };
-                result9.push(e9);
-            }
-            _rt::cabi_dealloc(
-                base9,
-                len9 * (6 * ::core::mem::size_of::<*const u8>()),
-                ::core::mem::size_of::<*const u8>(),
-            );
+        let result1 = {
+            let len0 = arg3;
             T_::filter(chaski::module::columns::Batch {
                 count: arg0 as u32,
                 now: arg1 as u64,
-                columns: result9,
+                columns: <_ as From<
+                    _rt::Vec<_>,
+                >>::from(_rt::Vec::from_raw_parts(arg2.cast(), len0, len0)),
             })
         };
-        let ptr11 = (&raw mut _RET_AREA.0).cast::<u8>();
-        let chaski::module::columns::Answer { verdicts: verdicts12, edits: edits12 } = result10;
-        let vec13 = <_ as Into<_rt::Vec<_>>>::into(verdicts12).into_boxed_slice();
-        let ptr13 = vec13.as_ptr().cast::<u8>();
-        let len13 = vec13.len();
-        ::core::mem::forget(vec13);
-        *ptr11.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len13;
-        *ptr11.add(0).cast::<*mut u8>() = ptr13.cast_mut();
-        let chaski::module::columns::Edits {
-            kinds: kinds14,
-            indexes: indexes14,
-            ends: ends14,
-            bytes: bytes14,
-        } = edits12;
-        let vec15 = <_ as Into<_rt::Vec<_>>>::into(kinds14).into_boxed_slice();
-        let ptr15 = vec15.as_ptr().cast::<u8>();
-        let len15 = vec15.len();
-        ::core::mem::forget(vec15);
-        *ptr11.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len15;
-        *ptr11.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr15
-            .cast_mut();
-        let vec16 = <_ as Into<_rt::Vec<_>>>::into(indexes14).into_boxed_slice();
-        let ptr16 = vec16.as_ptr().cast::<u8>();
-        let len16 = vec16.len();
-        ::core::mem::forget(vec16);
-        *ptr11.add(5 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len16;
-        *ptr11.add(4 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr16
-            .cast_mut();
-        let vec17 = <_ as Into<_rt::Vec<_>>>::into(ends14).into_boxed_slice();
-        let ptr17 = vec17.as_ptr().cast::<u8>();
-        let len17 = vec17.len();
-        ::core::mem::forget(vec17);
-        *ptr11.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len17;
-        *ptr11.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr17
-            .cast_mut();
-        let vec18 = <_ as Into<_rt::Vec<_>>>::into(bytes14).into_boxed_slice();
-        let ptr18 = vec18.as_ptr().cast::<u8>();
-        let len18 = vec18.len();
-        ::core::mem::forget(vec18);
-        *ptr11.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len18;
-        *ptr11.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr18
-            .cast_mut();
-        ptr11
+        let ptr2 = (&raw mut _RET_AREA.0).cast::<u8>();
+        let chaski::module::columns::Answer { verdicts: verdicts3, edits: edits3 } = result1;
+        let vec4 = <_ as Into<_rt::Vec<_>>>::into(verdicts3).into_boxed_slice();
+        let ptr4 = vec4.as_ptr().cast::<u8>();
+        let len4 = vec4.len();
+        ::core::mem::forget(vec4);
+        *ptr2.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len4;
+        *ptr2.add(0).cast::<*mut u8>() = ptr4.cast_mut();
+        match edits3 {
+            Some(e) => {
+                *ptr2.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32)
+                    as u8;
+                let chaski::module::columns::Edits {
+                    kinds: kinds5,
+                    indexes: indexes5,
+                    ends: ends5,
+                    bytes: bytes5,
+                } = e;
+                let vec6 = <_ as Into<_rt::Vec<_>>>::into(kinds5).into_boxed_slice();
+                let ptr6 = vec6.as_ptr().cast::<u8>();
+                let len6 = vec6.len();
+                ::core::mem::forget(vec6);
+                *ptr2.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len6;
+                *ptr2.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr6
+                    .cast_mut();
+                let vec7 = <_ as Into<_rt::Vec<_>>>::into(indexes5).into_boxed_slice();
+                let ptr7 = vec7.as_ptr().cast::<u8>();
+                let len7 = vec7.len();
+                ::core::mem::forget(vec7);
+                *ptr2.add(6 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len7;
+                *ptr2.add(5 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr7
+                    .cast_mut();
+                let vec8 = <_ as Into<_rt::Vec<_>>>::into(ends5).into_boxed_slice();
+                let ptr8 = vec8.as_ptr().cast::<u8>();
+                let len8 = vec8.len();
+                ::core::mem::forget(vec8);
+                *ptr2.add(8 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len8;
+                *ptr2.add(7 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr8
+                    .cast_mut();
+                let vec9 = <_ as Into<_rt::Vec<_>>>::into(bytes5).into_boxed_slice();
+                let ptr9 = vec9.as_ptr().cast::<u8>();
+                let len9 = vec9.len();
+                ::core::mem::forget(vec9);
+                *ptr2.add(10 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len9;
+                *ptr2.add(9 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr9
+                    .cast_mut();
+            }
+            None => {
+                *ptr2.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32)
+                    as u8;
+            }
+        };
+        ptr2
     }
 }
 #[doc(hidden)]
@@ -463,26 +432,50 @@ pub unsafe fn __post_return_filter<T_: Guest>(arg0: *mut u8) {
         let base2 = l0;
         let len2 = l1;
         _rt::cabi_dealloc(base2, len2 * 1, 1);
-        let l3 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-        let l4 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
-        let base5 = l3;
-        let len5 = l4;
-        _rt::cabi_dealloc(base5, len5 * 1, 1);
-        let l6 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-        let l7 = *arg0.add(5 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
-        let base8 = l6;
-        let len8 = l7;
-        _rt::cabi_dealloc(base8, len8 * 4, 4);
-        let l9 = *arg0.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-        let l10 = *arg0.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
-        let base11 = l9;
-        let len11 = l10;
-        _rt::cabi_dealloc(base11, len11 * 4, 4);
-        let l12 = *arg0.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-        let l13 = *arg0.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
-        let base14 = l12;
-        let len14 = l13;
-        _rt::cabi_dealloc(base14, len14 * 1, 1);
+        let l3 = i32::from(
+            *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>(),
+        );
+        match l3 {
+            0 => {}
+            _ => {
+                let l4 = *arg0
+                    .add(3 * ::core::mem::size_of::<*const u8>())
+                    .cast::<*mut u8>();
+                let l5 = *arg0
+                    .add(4 * ::core::mem::size_of::<*const u8>())
+                    .cast::<usize>();
+                let base6 = l4;
+                let len6 = l5;
+                _rt::cabi_dealloc(base6, len6 * 1, 1);
+                let l7 = *arg0
+                    .add(5 * ::core::mem::size_of::<*const u8>())
+                    .cast::<*mut u8>();
+                let l8 = *arg0
+                    .add(6 * ::core::mem::size_of::<*const u8>())
+                    .cast::<usize>();
+                let base9 = l7;
+                let len9 = l8;
+                _rt::cabi_dealloc(base9, len9 * 4, 4);
+                let l10 = *arg0
+                    .add(7 * ::core::mem::size_of::<*const u8>())
+                    .cast::<*mut u8>();
+                let l11 = *arg0
+                    .add(8 * ::core::mem::size_of::<*const u8>())
+                    .cast::<usize>();
+                let base12 = l10;
+                let len12 = l11;
+                _rt::cabi_dealloc(base12, len12 * 4, 4);
+                let l13 = *arg0
+                    .add(9 * ::core::mem::size_of::<*const u8>())
+                    .cast::<*mut u8>();
+                let l14 = *arg0
+                    .add(10 * ::core::mem::size_of::<*const u8>())
+                    .cast::<usize>();
+                let base15 = l13;
+                let len15 = l14;
+                _rt::cabi_dealloc(base15, len15 * 1, 1);
+            }
+        }
     }
 }
 pub trait Guest {
@@ -525,10 +518,10 @@ pub use __export_world_filter_cabi;
 #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
 #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
 struct _RetArea(
-    [::core::mem::MaybeUninit<u8>; 10 * ::core::mem::size_of::<*const u8>()],
+    [::core::mem::MaybeUninit<u8>; 11 * ::core::mem::size_of::<*const u8>()],
 );
 static mut _RET_AREA: _RetArea = _RetArea(
-    [::core::mem::MaybeUninit::uninit(); 10 * ::core::mem::size_of::<*const u8>()],
+    [::core::mem::MaybeUninit::uninit(); 11 * ::core::mem::size_of::<*const u8>()],
 );
 #[rustfmt::skip]
 #[allow(dead_code, clippy::all)]
@@ -1056,7 +1049,7 @@ pub mod chaski {
                 }
             }
         }
-        /// A filter's batch and answer. Both are columns: a fixed number of flat lists, however many messages there are.
+        /// A filter's batch and answer. Both are columns, in a fixed number of flat lists, however many messages and fields there are.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod columns {
             #[used]
@@ -1103,30 +1096,6 @@ pub mod chaski {
                     }
                 }
             }
-            /// One field of all messages of a batch.
-            #[derive(Clone)]
-            pub struct Column {
-                /// All values end to end. An absent one takes no bytes.
-                pub values: _rt::Vec<u8>,
-                /// For each message, the offset in `values` at which its value ends. It begins where the former one ends, the
-                /// first at 0.
-                pub ends: _rt::Vec<u32>,
-                /// For each message 1 where the value is absent, else 0. Absent is not empty. The whole list is empty where no
-                /// value is absent, which is the common case.
-                pub absent: _rt::Vec<u8>,
-            }
-            impl ::core::fmt::Debug for Column {
-                fn fmt(
-                    &self,
-                    f: &mut ::core::fmt::Formatter<'_>,
-                ) -> ::core::fmt::Result {
-                    f.debug_struct("Column")
-                        .field("values", &self.values)
-                        .field("ends", &self.ends)
-                        .field("absent", &self.absent)
-                        .finish()
-                }
-            }
             /// Some messages to judge, at most 128.
             #[derive(Clone)]
             pub struct Batch {
@@ -1134,8 +1103,15 @@ pub mod chaski {
                 pub count: u32,
                 /// The time of this batch, in milliseconds since 1970. It never goes back, and is all the time there is.
                 pub now: u64,
-                /// One column for each field that `configure` answered, in that order.
-                pub columns: _rt::Vec<Column>,
+                /// Where each value begins, then all values end to end: one list, since each costs a call into the module.
+                ///
+                /// The values are a column for each field that `configure` answered, in that order, and in a column one for each
+                /// message: that of message m in column c is number `c * count + m`. An absent one takes no bytes.
+                ///
+                /// Before them are as many offsets and one more, of four bytes each (u32, little-endian), counted from the beginning
+                /// of this list: value number i lies between offset number i and offset number i + 1. The highest bit, 0x80000000,
+                /// is no part of an offset: it is set in that of an absent value. Absent is not empty.
+                pub columns: _rt::Vec<u8>,
             }
             impl ::core::fmt::Debug for Batch {
                 fn fmt(
@@ -1319,8 +1295,9 @@ pub mod chaski {
             pub struct Answer {
                 /// The number of a `verdict` for each message of the batch.
                 pub verdicts: _rt::Vec<u8>,
-                /// Edits of the messages whose verdict is `edited`, at least one for each, and of no others.
-                pub edits: Edits,
+                /// Edits of the messages whose verdict is `edited`, at least one for each, and of no others; nothing where there are
+                /// none, which is the common case.
+                pub edits: Option<Edits>,
             }
             impl ::core::fmt::Debug for Answer {
                 fn fmt(
@@ -1435,9 +1412,9 @@ macro_rules! __export_filter_impl {
         "wasm32")] #[unsafe (link_section =
         "component-type:wit-bindgen:0.60.0:chaski:module@1.0.0:filter:imports and exports")]
         #[doc(hidden)] #[allow(clippy::octal_escapes)] pub static
-        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 1495] = *
+        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 1458] = *
         b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xda\x0a\x01A\x02\x01\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xb5\x0a\x01A\x02\x01\
 A\x1b\x01B\x04\x01m\x06\x05trace\x05debug\x04info\x04warn\x05error\x05panic\x04\0\
 \x05level\x03\0\0\x01@\x02\x05level\x01\x04lines\x01\0\x04\0\x05write\x01\x02\x03\
 \0\x17chaski:module/log@1.0.0\x05\0\x01B\x0c\x01m\x03\x07bad-key\x0fvalue-too-la\
@@ -1453,24 +1430,23 @@ sions\x0bkeeps-state\x7f\x08advances\x7f\x06params\x04\x04\0\x0bdescription\x03\
 \0\x05param\x03\0\x09\x01r\x02\x04names\x05values\x04\0\x06header\x03\0\x0b\x01k\
 s\x01p\x0c\x01p}\x01r\x07\x05topics\x02ids\x03key\x0d\x07headers\x0e\x07payload\x0f\
 \x08priority}\x09timestampw\x04\0\x07message\x03\0\x10\x03\0\x19chaski:module/ty\
-pes@1.0.0\x05\x02\x01B\x11\x01q\x08\x05topic\0\0\x03key\0\0\x02id\0\0\x06header\x01\
+pes@1.0.0\x05\x02\x01B\x0f\x01q\x08\x05topic\0\0\x03key\0\0\x02id\0\0\x06header\x01\
 s\0\x07headers\0\0\x07payload\0\0\x08priority\0\0\x09timestamp\0\0\x04\0\x05fiel\
-d\x03\0\0\x01p}\x01py\x01r\x03\x06values\x02\x04ends\x03\x06absent\x02\x04\0\x06\
-column\x03\0\x04\x01p\x05\x01r\x03\x05county\x03noww\x07columns\x06\x04\0\x05bat\
-ch\x03\0\x07\x01m\x03\x04pass\x04drop\x06edited\x04\0\x07verdict\x03\0\x09\x01m\x0d\
-\x06reject\x05route\x05child\x0bset-payload\x07set-key\x0aremove-key\x0aset-head\
-er\x0dremove-header\x0cset-priority\x07set-ttl\x0aremove-ttl\x0eset-deliver-at\x11\
-remove-deliver-at\x04\0\x09edit-kind\x03\0\x0b\x01r\x04\x05kinds\x02\x07indexes\x03\
-\x04ends\x03\x05bytes\x02\x04\0\x05edits\x03\0\x0d\x01r\x02\x08verdicts\x02\x05e\
-dits\x0e\x04\0\x06answer\x03\0\x0f\x03\0\x1bchaski:module/columns@1.0.0\x05\x03\x02\
-\x03\0\x02\x0bdescription\x03\0\x0bdescription\x03\0\x04\x02\x03\0\x02\x05param\x03\
-\0\x05param\x03\0\x06\x02\x03\0\x03\x05field\x03\0\x05field\x03\0\x08\x02\x03\0\x03\
-\x05batch\x03\0\x05batch\x03\0\x0a\x02\x03\0\x03\x06answer\x03\0\x06answer\x03\0\
-\x0c\x01@\0\0\x05\x04\0\x08describe\x01\x0e\x01p\x07\x01p\x09\x01j\x01\x10\x01s\x01\
-@\x01\x06params\x0f\0\x11\x04\0\x09configure\x01\x12\x01@\x01\x05batch\x0b\0\x0d\
-\x04\0\x06filter\x01\x13\x04\0\x1achaski:module/filter@1.0.0\x04\0\x0b\x0c\x01\0\
-\x06filter\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070\
-.254.2\x10wit-bindgen-rust\x060.60.0";
+d\x03\0\0\x01p}\x01r\x03\x05county\x03noww\x07columns\x02\x04\0\x05batch\x03\0\x03\
+\x01m\x03\x04pass\x04drop\x06edited\x04\0\x07verdict\x03\0\x05\x01m\x0d\x06rejec\
+t\x05route\x05child\x0bset-payload\x07set-key\x0aremove-key\x0aset-header\x0drem\
+ove-header\x0cset-priority\x07set-ttl\x0aremove-ttl\x0eset-deliver-at\x11remove-\
+deliver-at\x04\0\x09edit-kind\x03\0\x07\x01py\x01r\x04\x05kinds\x02\x07indexes\x09\
+\x04ends\x09\x05bytes\x02\x04\0\x05edits\x03\0\x0a\x01k\x0b\x01r\x02\x08verdicts\
+\x02\x05edits\x0c\x04\0\x06answer\x03\0\x0d\x03\0\x1bchaski:module/columns@1.0.0\
+\x05\x03\x02\x03\0\x02\x0bdescription\x03\0\x0bdescription\x03\0\x04\x02\x03\0\x02\
+\x05param\x03\0\x05param\x03\0\x06\x02\x03\0\x03\x05field\x03\0\x05field\x03\0\x08\
+\x02\x03\0\x03\x05batch\x03\0\x05batch\x03\0\x0a\x02\x03\0\x03\x06answer\x03\0\x06\
+answer\x03\0\x0c\x01@\0\0\x05\x04\0\x08describe\x01\x0e\x01p\x07\x01p\x09\x01j\x01\
+\x10\x01s\x01@\x01\x06params\x0f\0\x11\x04\0\x09configure\x01\x12\x01@\x01\x05ba\
+tch\x0b\0\x0d\x04\0\x06filter\x01\x13\x04\0\x1achaski:module/filter@1.0.0\x04\0\x0b\
+\x0c\x01\0\x06filter\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-comp\
+onent\x070.254.2\x10wit-bindgen-rust\x060.60.0";
         };
     };
 }

@@ -18,7 +18,7 @@ impl Guest for Module {
     fn filter(batch: Batch) -> Answer {
         let bytes = vec![1u8; 12 << 20];
         let edits = Edits { kinds: vec![3], indexes: vec![0], ends: vec![bytes.len() as u32], bytes };
-        Answer { verdicts: vec![2; batch.count as usize], edits }
+        Answer { verdicts: vec![2; batch.count as usize], edits: Some(edits) }
     }
 }
 

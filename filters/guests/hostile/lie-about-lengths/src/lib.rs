@@ -18,7 +18,7 @@ impl Guest for Module {
     fn filter(batch: Batch) -> Answer {
         let edits =
             Edits { kinds: vec![3, 3], indexes: vec![0, 1_000_000], ends: vec![u32::MAX, 7], bytes: vec![1] };
-        Answer { verdicts: vec![2; batch.count as usize], edits }
+        Answer { verdicts: vec![2; batch.count as usize], edits: Some(edits) }
     }
 }
 
