@@ -4,8 +4,9 @@
 //! Reading a thread's CPU time is a system call and costs as much as a short call of a module, so it is read only where it
 //! can matter: from a call's first tick on, and at both ends of the calls of a version whose last call took long.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use quanta::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::limits::WALL_FACTOR;

@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
         let count =
             exports.columns.fill(&version.declared, messages, self.now_ms, BATCH_BYTES).count as usize;
         let called = pooled.instance.call(
-            version.ticker(),
+            version.hand(),
             version.call_options(),
             self.overlay.take(),
             |Exported { exports, columns }, store| exports.call_filter(store, columns.batch()),

@@ -8,6 +8,7 @@ use crate::clock::{CallClock, Overtime};
 use crate::failure::Cause;
 use crate::limits::{LOG_LINE_BYTES, LOG_LINES, Limits, WALL_FACTOR};
 use crate::state::{Overlay, PutError};
+use crate::ticker::Hold;
 
 /// One line that a module logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub(crate) struct Guest {
     pub(crate) phase: Phase,
     pub(crate) keeps_state: bool,
     pub(crate) clock: CallClock,
+    /// Keeps the ticker awake, from the first tick of a call to its end.
+    pub(crate) hold: Option<Hold>,
     pub(crate) lines: Lines,
     pub(crate) overlay: Option<Box<Overlay>>,
     pub(crate) memory_bytes: usize,
@@ -81,6 +84,7 @@ impl Guest {
             phase: Phase::Describe,
             keeps_state,
             clock: CallClock::start(limits.cpu_time, true),
+            hold: None,
             lines: Lines::default(),
             overlay: None,
             memory_bytes: 0,

@@ -198,7 +198,7 @@ impl Host {
         let Some(_slot) = self.slots.take() else {
             return Err(failure(Cause::Instance { text: "all instances are in use".into() }));
         };
-        instance::describe(&self.ticker, &compiled.pre, limits).map_err(failure)
+        instance::describe(self.ticker.hand(), &compiled.pre, limits).map_err(failure)
     }
 
     /// Makes a version of a filter: checks its params against its description, and configures a first instance, which
@@ -262,7 +262,7 @@ impl Host {
         let declared = {
             let slot = self.slots.take();
             let _slot = slot.ok_or_else(|| instance("all instances are in use".into()))?;
-            let (_, declared) = Instance::make(&self.ticker, &recipe).map_err(|error| match error {
+            let (_, declared) = Instance::make(self.ticker.hand(), &recipe).map_err(|error| match error {
                 MakeError::Failed(cause, _) => ConfigureError::Failed(failure(cause)),
                 MakeError::Refused(sentence) => ConfigureError::Refused(sentence),
             })?;

@@ -1,8 +1,9 @@
 //! One instance of a module of any world: its Store and its exports. It makes one call at a time and tells how that went;
 //! whether the instance is used again its owner decides by [`Instance::is_sound`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use quanta::Instant;
 use wasmtime::component::InstancePre;
 use wasmtime::{Engine, Store};
 
@@ -13,7 +14,7 @@ use crate::guest::{Guest, Lines, Phase};
 use crate::limits::Limits;
 use crate::params::{Kind, Param, ParamSpec, Value};
 use crate::state::Overlay;
-use crate::ticker::Ticker;
+use crate::ticker::Hand;
 use crate::world::World;
 
 /// What a module says of itself.
@@ -97,9 +98,8 @@ pub(crate) struct CallOptions {
 
 impl<E: Exports> Instance<E> {
     /// Makes an instance and configures it. Also answers what it declares.
-    pub(crate) fn make(ticker: &Ticker, recipe: &Recipe<E>) -> Result<(Instance<E>, E::Declared), MakeError> {
-        let _in_flight = ticker.call();
-        let mut store = store(&recipe.engine, &recipe.limits, recipe.keeps_state);
+    pub(crate) fn make(hand: &Hand, recipe: &Recipe<E>) -> Result<(Instance<E>, E::Declared), MakeError> {
+        let mut store = store(hand, &recipe.engine, &recipe.limits, recipe.keeps_state);
         store.data_mut().phase = Phase::Configure;
         let mut exports = E::make(&recipe.pre, &mut store).map_err(|error| {
             let (spent, _) = store.data().clock.stop();
@@ -115,6 +115,7 @@ impl<E: Exports> Instance<E> {
             }
         };
         let guest = store.data_mut();
+        guest.hold = None;
         guest.phase = Phase::Work;
         let sound = guest.denied.is_none();
         Ok((Instance { store, exports, sound }, declared))
@@ -123,21 +124,22 @@ impl<E: Exports> Instance<E> {
     /// Makes one call, on this overlay of the state, which comes back with the answer.
     pub(crate) fn call<T>(
         &mut self,
-        ticker: &Ticker,
+        hand: &Hand,
         options: CallOptions,
         overlay: Option<Box<Overlay>>,
         call: impl FnOnce(&mut E, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Called<T> {
         debug_assert!(self.sound, "an instance that failed is never called again");
-        let in_flight = ticker.call();
         self.store.set_epoch_deadline(1);
+        // Behind the deadline, which the tick that follows from this is then sure to reach.
+        hand.busy();
         let guest = self.store.data_mut();
         guest.clock = CallClock::start(options.limit, options.exact);
         guest.overlay = overlay;
         let answer = call(&mut self.exports, &mut self.store);
-        drop(in_flight);
         let guest = self.store.data_mut();
         let (spent, ended) = guest.clock.stop();
+        guest.hold = None;
         let overlay = guest.overlay.take();
         let answer = answer.map_err(|error| guest.cause(&error));
         let lines = std::mem::take(&mut guest.lines);
@@ -162,13 +164,8 @@ impl<E: Exports> Instance<E> {
 }
 
 /// Asks a module of any world what it says of itself, in an instance that is thrown away.
-pub(crate) fn describe(
-    ticker: &Ticker,
-    pre: &InstancePre<Guest>,
-    limits: &Limits,
-) -> Result<Description, Cause> {
-    let _in_flight = ticker.call();
-    let mut store = store(pre.engine(), limits, false);
+pub(crate) fn describe(hand: &Hand, pre: &InstancePre<Guest>, limits: &Limits) -> Result<Description, Cause> {
+    let mut store = store(hand, pre.engine(), limits, false);
     let instance = pre.instantiate(&mut store).map_err(|error| not_made(&mut store, &error))?;
     let answer = instance
         .get_typed_func::<(), (bindings::Description,)>(&mut store, "describe")
@@ -179,12 +176,20 @@ pub(crate) fn describe(
     }
 }
 
-fn store(engine: &Engine, limits: &Limits, keeps_state: bool) -> Store<Guest> {
+/// A store whose calls, the first of which may come at once, are stopped at their limits.
+fn store(hand: &Hand, engine: &Engine, limits: &Limits, keeps_state: bool) -> Store<Guest> {
     let mut store = Store::new(engine, Guest::new(limits.clone(), keeps_state));
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(limits.crossing_bytes);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut context| context.data_mut().tick());
+    let ticking = hand.clone();
+    store.epoch_deadline_callback(move |mut context| {
+        let guest = context.data_mut();
+        // Saying that it is busy would not do: this thread may stand still before the next deadline is set.
+        guest.hold.get_or_insert_with(|| ticking.hold());
+        guest.tick()
+    });
+    hand.busy();
     store
 }
 
@@ -225,4 +230,37 @@ fn from_wit(description: bindings::Description) -> Description {
         required: spec.required,
     };
     Description { name, version, keeps_state, advances, params: params.into_iter().map(spec).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine;
+    use crate::ticker::Ticker;
+
+    /// Were it only said at each tick that the call is busy, the ticker could sleep while the call's thread stands still between that
+    /// and its next deadline, and the call would never end.
+    #[test]
+    fn a_call_holds_the_ticker_awake_from_its_first_tick_on() {
+        let engine = engine::running(1).unwrap();
+        let ticking = engine.clone();
+        let ticker = Ticker::start(move || ticking.increment_epoch()).unwrap();
+        let limits = Limits { cpu_time: Duration::from_millis(200), ..Limits::default() };
+        let mut store = store(ticker.hand(), &engine, &limits, false);
+        let spin = wat::parse_str(r#"(module (func (export "f") (loop $l (br $l))))"#).unwrap();
+        let module = wasmtime::Module::new(&engine, spin).unwrap();
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let spin = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        let call = std::thread::spawn(move || {
+            store.data_mut().clock = CallClock::start(limits.cpu_time, true);
+            spin.call(&mut store, ()).unwrap_err();
+        });
+        let mut seen = 0;
+        while !call.is_finished() {
+            seen = seen.max(ticker.held());
+            std::thread::yield_now();
+        }
+        call.join().unwrap();
+        assert_eq!((seen, ticker.held()), (1, 0));
+    }
 }

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+
+use quanta::Instant;
 
 /// Something that keeps idle instances.
 pub(crate) trait Idle: Send + Sync {

@@ -1,5 +1,5 @@
-//! The clock hand of the time limits: a thread that moves the engine's epoch on each millisecond, while a call is in flight
-//! and not otherwise. It knows an engine and a count, and nothing of calls.
+//! The clock hand of the time limits: a thread that moves the engine's epoch on each millisecond, while calls are made and
+//! not otherwise. It knows an engine, and nothing of calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,19 +9,28 @@ use std::time::Duration;
 /// The ticker's step: the grain of every time limit.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without a call before the thread sleeps. Under steady load it is then woken seldom, which costs more than a tick.
+/// Ticks in which nobody was busy before the thread sleeps. Under steady load it is then woken seldom, which costs more than a tick.
 const LINGER: u32 = 8;
 
-/// The thread, and how many calls are in flight.
+/// The thread.
 pub(crate) struct Ticker {
+    hand: Hand,
+    join: Option<JoinHandle<()>>,
+}
+
+/// What keeps the thread going.
+#[derive(Clone)]
+pub(crate) struct Hand {
     shared: Arc<Shared>,
     thread: Thread,
-    join: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
 struct Shared {
-    in_flight: AtomicU32,
+    /// Somebody was busy since the last tick.
+    busy: AtomicBool,
+    /// How many hold it awake.
+    held: AtomicU32,
     asleep: AtomicBool,
     stop: AtomicBool,
     ticks: AtomicU32,
@@ -33,30 +42,62 @@ impl Ticker {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let join = thread::Builder::new().name("chaski-epoch".into()).spawn(move || run(&theirs, tick))?;
-        Ok(Ticker { shared, thread: join.thread().clone(), join: Some(join) })
+        let thread = join.thread().clone();
+        Ok(Ticker { hand: Hand { shared, thread }, join: Some(join) })
     }
 
-    /// Marks a call as in flight until the guard is dropped.
-    pub(crate) fn call(&self) -> InFlight<'_> {
-        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
-        // The thread says that it sleeps before it looks at the count, and here it is the other way round: one sees the other.
+    /// How many hold it awake.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u32 {
+        self.hand.shared.held.load(Ordering::SeqCst)
+    }
+
+    /// For whoever makes calls.
+    pub(crate) fn hand(&self) -> &Hand {
+        &self.hand
+    }
+}
+
+impl Hand {
+    /// A call begins, whose deadline is set: at least one tick follows. Most calls are over before it comes, and need not be
+    /// counted; one that meets it [holds](Hand::hold) the thread awake from then on.
+    pub(crate) fn busy(&self) {
+        // Mostly it is said already, and costs no more than a look. It stays said until the thread takes note.
+        if !self.shared.busy.load(Ordering::SeqCst) {
+            self.shared.busy.store(true, Ordering::SeqCst);
+        }
+        self.wake();
+    }
+
+    /// Keeps the thread ticking until it is dropped.
+    pub(crate) fn hold(&self) -> Hold {
+        self.shared.held.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+        Hold(self.clone())
+    }
+
+    fn wake(&self) {
+        // The thread says that it sleeps before it looks whether somebody is busy, and here it is the other way round: one
+        // sees the other.
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
-        InFlight(self)
     }
+}
 
-    /// How often the thread has ticked.
-    #[cfg(test)]
-    fn ticks(&self) -> u32 {
-        self.shared.ticks.load(Ordering::SeqCst)
+/// Keeps the ticker awake.
+pub(crate) struct Hold(Hand);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.shared.held.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        self.thread.unpark();
+        self.hand.shared.stop.store(true, Ordering::SeqCst);
+        self.hand.thread.unpark();
         if let Some(join) = self.join.take() {
             // The thread holds nothing that could be left half-done, and has nobody to tell of a panic.
             let _ = join.join();
@@ -64,26 +105,21 @@ impl Drop for Ticker {
     }
 }
 
-/// A call that is in flight.
-pub(crate) struct InFlight<'a>(&'a Ticker);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+impl Shared {
+    /// Whether a tick is wanted. Forgets that somebody was busy.
+    fn is_wanted(&self) -> bool {
+        let busy = self.busy.swap(false, Ordering::SeqCst);
+        busy || self.held.load(Ordering::SeqCst) > 0
     }
 }
 
 fn run(shared: &Shared, tick: impl Fn()) {
     let mut idle = 0;
     while !shared.stop.load(Ordering::SeqCst) {
-        if shared.in_flight.load(Ordering::SeqCst) > 0 {
-            idle = 0;
-        } else {
-            idle += 1;
-        }
+        idle = if shared.is_wanted() { 0 } else { idle + 1 };
         if idle > LINGER {
             shared.asleep.store(true, Ordering::SeqCst);
-            while shared.in_flight.load(Ordering::SeqCst) == 0 && !shared.stop.load(Ordering::SeqCst) {
+            while !shared.is_wanted() && !shared.stop.load(Ordering::SeqCst) {
                 thread::park();
             }
             shared.asleep.store(false, Ordering::SeqCst);
@@ -101,24 +137,42 @@ mod tests {
 
     use super::*;
 
-    /// It ticks during a call, and not without one: the count stands still once it sleeps.
+    /// It ticks for as long as somebody holds it awake, and not much longer: the count stands still once it sleeps.
     #[test]
-    fn the_ticker_runs_only_while_a_call_is_in_flight() {
+    fn the_ticker_runs_only_while_it_is_wanted() {
         let (told, ticked) = mpsc::channel();
         let ticker = Ticker::start(move || told.send(()).unwrap_or(())).unwrap();
-        let call = ticker.call();
+        let ticks = || ticker.hand.shared.ticks.load(Ordering::SeqCst);
+        let hold = ticker.hand().hold();
         for _ in 0..LINGER + 5 {
             ticked.recv_timeout(Duration::from_secs(10)).unwrap();
         }
-        drop(call);
-        while !ticker.shared.asleep.load(Ordering::SeqCst) {
+        drop(hold);
+        while !ticker.hand.shared.asleep.load(Ordering::SeqCst) {
             thread::sleep(TICK);
         }
         while ticked.try_recv().is_ok() {}
-        let before = ticker.ticks();
+        let before = ticks();
         assert!(ticked.recv_timeout(Duration::from_millis(30)).is_err());
-        assert_eq!(ticker.ticks(), before);
-        let _call = ticker.call();
+        assert_eq!(ticks(), before);
+        let _hold = ticker.hand().hold();
         ticked.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+
+    /// Whenever it is said, also while the thread is about to sleep: a deadline that was set before is reached.
+    #[test]
+    fn a_tick_follows_whoever_says_that_he_is_busy() {
+        let ticker = Ticker::start(|| {}).unwrap();
+        let ticks = || ticker.hand.shared.ticks.load(Ordering::SeqCst);
+        for round in 0..40 {
+            thread::sleep(TICK * (LINGER + 1) + Duration::from_micros(50 * round));
+            let before = ticks();
+            ticker.hand().busy();
+            let begun = std::time::Instant::now();
+            while ticks() == before {
+                assert!(begun.elapsed() < Duration::from_secs(10), "no tick came");
+                thread::yield_now();
+            }
+        }
     }
 }

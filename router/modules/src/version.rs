@@ -3,8 +3,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use quanta::Instant;
 use wasmtime::Store;
 
 use crate::answer::Lie;
@@ -15,7 +16,7 @@ use crate::guest::{Guest, Line};
 use crate::instance::{CallOptions, Exports, Instance, MakeError, Recipe};
 use crate::meter::{Meter, Metrics};
 use crate::slots::{Idle, Slot, Slots};
-use crate::ticker::Ticker;
+use crate::ticker::{Hand, Ticker};
 
 /// What tells one version of a module from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,8 +150,8 @@ impl<E: Exports> Version<E> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn ticker(&self) -> &Ticker {
-        &self.ticker
+    pub(crate) fn hand(&self) -> &Hand {
+        self.ticker.hand()
     }
 
     pub(crate) fn busy(&self) -> Busy {
@@ -174,7 +175,7 @@ impl<E: Exports> Version<E> {
         let slot = self.slots.take()?;
         let share = Share::new(&self.live);
         self.kept().meter.made += 1;
-        Some(match Instance::make(&self.ticker, &self.recipe) {
+        Some(match Instance::make(self.hand(), &self.recipe) {
             Err(MakeError::Failed(cause, spent)) => Err((cause, spent)),
             Err(MakeError::Refused(text)) => Err((Cause::Refused { text }, Spent::default())),
             Ok((_, declared)) if declared != self.declared => {
@@ -244,7 +245,7 @@ impl<E: Exports> Version<E> {
                 return Ok(Answered { answer, lines: Vec::new(), lines_left_out: 0, spent });
             }
         };
-        let called = pooled.instance.call(&self.ticker, self.call_options(), None, call);
+        let called = pooled.instance.call(self.hand(), self.call_options(), None, call);
         let (spent, ended, lines) = (called.spent, called.ended, called.lines);
         let answer = match called.answer.and_then(|answer| check(answer).map_err(Cause::Lie)) {
             Ok(answer) => {
