@@ -23,6 +23,9 @@ const WHOLE_PAYLOAD: usize = 32 << 10;
 /// A chunk takes frames for no longer than this while nobody writes, so that each frame's age is known.
 const CHUNK_AGE: Duration = Duration::from_secs(1);
 
+/// While a stream takes what is gathered, the age is looked at only every so many frames: the clock costs as much as a frame.
+const LOOK_EVERY: u64 = 32;
+
 /// What became of a frame.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
@@ -77,6 +80,8 @@ pub(crate) struct Outbox {
     /// Numbers of frames whose caller waits for the answer itself, so that `flush` leaves them alone.
     direct: VecDeque<u64>,
     flush_error: Option<PublishError>,
+    /// A stream is there to write to.
+    streaming: bool,
     /// The writer found nothing and waits to be woken.
     pub(crate) writer_idle: bool,
     /// Somebody waits for room.
@@ -99,6 +104,7 @@ impl Outbox {
             max_bytes,
             direct: VecDeque::new(),
             flush_error: None,
+            streaming: false,
             writer_idle: false,
             crowded: false,
             closed: false,
@@ -130,12 +136,18 @@ impl Outbox {
     }
 
     /// Appends a frame; the caller made sure of room.
-    pub(crate) fn push(&mut self, frame: &impl Frame, direct: bool, now: Instant) -> Ticket<Answer> {
-        if self.open_frames > 0 && (self.open.len() >= CHUNK || now - self.open_since > CHUNK_AGE) {
+    pub(crate) fn push(
+        &mut self,
+        frame: &impl Frame,
+        direct: bool,
+        now: impl Fn() -> Instant,
+    ) -> Ticket<Answer> {
+        let look = !self.streaming || self.open_frames.is_multiple_of(LOOK_EVERY);
+        if self.open.len() >= CHUNK || (look && self.open_frames > 0 && now() - self.open_since > CHUNK_AGE) {
             self.seal(Vec::new());
         }
         if self.open_frames == 0 {
-            self.open_since = now;
+            self.open_since = now();
             // A chunk is likely to be as large as the last one.
             let like = self.chunks.back().map_or(0, |chunk| chunk.bytes.len());
             self.open = Vec::with_capacity((like + like / 8).clamp(1 << 10, CHUNK + CHUNK / 8));
@@ -177,7 +189,13 @@ impl Outbox {
     pub(crate) fn begin(&mut self) {
         self.base = self.answers.answered();
         self.cursor = 0;
+        self.streaming = true;
         self.writer_idle = false;
+    }
+
+    /// The stream is gone.
+    pub(crate) fn end(&mut self) {
+        self.streaming = false;
     }
 
     /// The bytes to write next; nothing when all is written, and the writer counts as idle then.

@@ -139,7 +139,7 @@ impl Publisher {
                     return Err(PublishError::Closed);
                 }
                 if outbox.has_room(frame.size()) {
-                    let ticket = outbox.push(frame, direct, Instant::now());
+                    let ticket = outbox.push(frame, direct, Instant::now);
                     let wake = std::mem::take(&mut outbox.writer_idle);
                     drop(outbox);
                     if wake {
@@ -267,7 +267,9 @@ impl Publisher {
                 Ok((send, reader, _)) => {
                     attempt = 0;
                     publisher.outbox().begin();
-                    publisher.serve(&shared, send, reader).await
+                    let ended = publisher.serve(&shared, send, reader).await;
+                    publisher.outbox().end();
+                    ended
                 }
                 Err(ended) => ended,
             };

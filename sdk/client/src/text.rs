@@ -2,40 +2,40 @@
 
 use std::fmt;
 
+use arrayvec::ArrayString;
 use bytes::Bytes;
 
-/// What fits beside the length without making the type larger than a `Bytes` and a word.
+/// A UUID and most topics fit.
 const INLINE: usize = 38;
 
 /// Immutable UTF-8.
 #[derive(Clone)]
 pub(crate) enum Text {
-    Inline { length: u8, bytes: [u8; INLINE] },
+    Inline(ArrayString<INLINE>),
     Shared(Bytes),
 }
 
 impl Text {
     pub(crate) fn new(text: &str) -> Text {
-        Text::inline(text).unwrap_or_else(|| Text::Shared(Bytes::copy_from_slice(text.as_bytes())))
+        match ArrayString::from(text) {
+            Ok(text) => Text::Inline(text),
+            Err(_) => Text::Shared(Bytes::copy_from_slice(text.as_bytes())),
+        }
     }
 
     /// A text that is a part of `buffer`: a long one is not copied.
     pub(crate) fn part_of(buffer: &Bytes, text: &str) -> Text {
-        Text::inline(text).unwrap_or_else(|| Text::Shared(buffer.slice_ref(text.as_bytes())))
-    }
-
-    fn inline(text: &str) -> Option<Text> {
-        let mut bytes = [0; INLINE];
-        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        Some(Text::Inline { length: text.len() as u8, bytes })
+        match ArrayString::from(text) {
+            Ok(text) => Text::Inline(text),
+            Err(_) => Text::Shared(buffer.slice_ref(text.as_bytes())),
+        }
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        let bytes = match self {
-            Text::Inline { length, bytes } => &bytes[..usize::from(*length)],
-            Text::Shared(bytes) => bytes,
-        };
-        std::str::from_utf8(bytes).expect("a Text is made of a str")
+        match self {
+            Text::Inline(text) => text,
+            Text::Shared(bytes) => std::str::from_utf8(bytes).expect("a Text is made of a str"),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ impl Pair {
     }
 
     fn push(&mut self, name: &'static str) -> Ticket<Answer> {
-        self.outbox.push(&Plain(name, None), false, self.now)
+        self.outbox.push(&Plain(name, None), false, || self.now)
     }
 
     /// What is written until nothing is left, as the names of its frames.
@@ -112,7 +112,7 @@ fn a_payload_that_goes_out_as_it_is_is_kept_for_the_retry_and_never_copied() {
     let payload = Bytes::from_static(b"-and-its-payload");
     let mut pair = Pair::new(100, 1 << 20);
     let _small = pair.push("small");
-    let large = pair.outbox.push(&Plain("large", Some(payload.clone())), true, pair.now);
+    let large = pair.outbox.push(&Plain("large", Some(payload.clone())), true, || pair.now);
     let _later = pair.push("later");
     pair.outbox.begin();
     let mut pieces = Vec::new();
@@ -171,7 +171,7 @@ fn flush_hears_of_pipelined_failures_alone_and_of_the_first() {
     use chaski_protocol::Code;
 
     let mut pair = Pair::new(100, 1 << 20);
-    let direct = pair.outbox.push(&Plain("direct", None), true, pair.now);
+    let direct = pair.outbox.push(&Plain("direct", None), true, || pair.now);
     let tickets = ["a", "b"].map(|name| pair.push(name));
     pair.outbox.begin();
     pair.written();
@@ -240,4 +240,24 @@ fn a_closed_client_fails_what_is_unanswered() {
     pair.outbox.close(&mut Vec::new());
     assert_eq!(failure(ticket), Some(PublishError::Closed));
     assert!(pair.answer(1, Vec::new()).is_ok(), "an answer that comes late is nobody's");
+}
+
+#[test]
+fn without_a_stream_frames_of_different_ages_share_no_chunk() {
+    let mut pair = Pair::new(100, 1 << 20);
+    let late = Duration::from_secs(2);
+    let _first = pair.push("a");
+    pair.now += late;
+    let _second = pair.push("b");
+    assert_eq!(pair.outbox.chunks.len(), 1);
+    pair.outbox.begin();
+    assert_eq!(pair.written(), ["a", "b"]);
+    // Whoever writes takes what there is, however old.
+    let _third = pair.push("c");
+    pair.now += late;
+    let _fourth = pair.push("d");
+    assert_eq!(pair.outbox.chunks.len(), 2);
+    pair.outbox.end();
+    let _fifth = pair.push("e");
+    assert_eq!(pair.outbox.chunks.len(), 3);
 }
