@@ -105,10 +105,9 @@ pub(crate) async fn run(options: &Options, report: &mut Report, json: bool) -> a
     filters(options, report, &mut lines).await?;
     harm(options, report, &mut lines).await?;
     steering(options, &floor, &router, report, &mut lines).await?;
-    let router =
-        if options.backlog > 0 { large(options.backlog, router, report, &mut lines).await? } else { router };
     router.stop().await?;
     if options.backlog > 0 {
+        large(options, report, &mut lines).await?;
         moved(options, report, &mut lines).await?;
     }
     print(&lines, json)
@@ -294,12 +293,11 @@ async fn steering(
     Ok(())
 }
 
-async fn large(
-    count: u64,
-    router: Router,
-    report: &mut Report,
-    lines: &mut Vec<Line>,
-) -> anyhow::Result<Router> {
+/// On a router of its own: otherwise the ids of earlier works would leave its dedup window meanwhile.
+async fn large(options: &Options, report: &mut Report, lines: &mut Vec<Line>) -> anyhow::Result<()> {
+    let count = options.backlog;
+    let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(&options.floor.data)?;
+    let router = Router::start(Setup::new(directory.path())).await?;
     let (router, found) = backlog::run(router, &Load::default(), count, report).await?;
     for found in found {
         let found = show(report, found)?;
@@ -318,7 +316,8 @@ async fn large(
         let others = found.number("others_ratio");
         lines.push(Line::at_least("backlog: other queues", others, 0.9, "times", because));
     }
-    Ok(router)
+    router.stop().await?;
+    Ok(())
 }
 
 /// On a router of its own: what others left in the journal would be moved as well.
