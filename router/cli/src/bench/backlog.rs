@@ -22,7 +22,8 @@ pub(crate) async fn run(
     let target = Target::child(&router);
     let clients = load::connect_all(&target, load.producers()).await?;
     let queue = load::create_queue(&clients[0], "backlog", Durability::Fsync).await?;
-    let flow = Load { count: Some(100_000), durability: Some(Durability::Fsync), ..Load::default() };
+    // Long enough for a second or two: a shorter flow says more about the moment, a snapshot for instance.
+    let flow = Load { count: Some(400_000), durability: Some(Durability::Fsync), ..Load::default() };
     let without = median(&target, &flow).await?;
 
     report.say(&format!("publishing a backlog of {count} messages"));
