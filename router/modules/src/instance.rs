@@ -234,6 +234,9 @@ fn from_wit(description: bindings::Description) -> Description {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::engine;
     use crate::ticker::Ticker;
@@ -245,22 +248,23 @@ mod tests {
         let engine = engine::running(1).unwrap();
         let ticking = engine.clone();
         let ticker = Ticker::start(move || ticking.increment_epoch()).unwrap();
-        let limits = Limits { cpu_time: Duration::from_millis(200), ..Limits::default() };
+        let limits = Limits { cpu_time: Duration::from_secs(60), ..Limits::default() };
         let mut store = store(ticker.hand(), &engine, &limits, false);
-        let spin = wat::parse_str(r#"(module (func (export "f") (loop $l (br $l))))"#).unwrap();
-        let module = wasmtime::Module::new(&engine, spin).unwrap();
-        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
-        let spin = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
-        let call = std::thread::spawn(move || {
-            store.data_mut().clock = CallClock::start(limits.cpu_time, true);
-            spin.call(&mut store, ()).unwrap_err();
-        });
-        let mut seen = 0;
-        while !call.is_finished() {
-            seen = seen.max(ticker.held());
+        let over = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&over);
+        let asked = wasmtime::Func::wrap(&mut store, move || i32::from(asked.load(Ordering::SeqCst)));
+        let until_over = r#"(module (import "" "over" (func $over (result i32)))
+            (func (export "f") (loop $again (br_if $again (i32.eqz (call $over))))))"#;
+        let module = wasmtime::Module::new(&engine, wat::parse_str(until_over).unwrap()).unwrap();
+        let instance = wasmtime::Instance::new(&mut store, &module, &[asked.into()]).unwrap();
+        let run = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        let call = std::thread::spawn(move || run.call(&mut store, ()));
+        while ticker.held() == 0 {
+            assert!(!call.is_finished(), "it held nothing until its time was over");
             std::thread::yield_now();
         }
-        call.join().unwrap();
-        assert_eq!((seen, ticker.held()), (1, 0));
+        over.store(true, Ordering::SeqCst);
+        call.join().unwrap().unwrap();
+        assert_eq!(ticker.held(), 0, "its store is gone, and with it the hold");
     }
 }
