@@ -72,26 +72,33 @@ const KEPT_BYTES: usize = 256 * 1024;
 const ABSENT: u32 = 1 << 31;
 
 impl Columns {
-    /// Lays out these messages, one column for each field, or as many of them as have at most `most_bytes` in all, and at
-    /// least one.
+    /// Lays out these messages, one column for each field, or as many of them as have values of at most `most_bytes` in all, and at
+    /// least one. Nothing when one alone takes more than `room`: no memory holds it, however often a module names a field.
     pub(crate) fn fill<M: Message>(
         &mut self,
         fields: &[Field],
         messages: &[M],
         now_ms: u64,
         most_bytes: usize,
-    ) -> &Batch {
+        room: usize,
+    ) -> Option<&Batch> {
         self.batch.now = now_ms;
-        self.lay_out(fields, messages);
-        if self.batch.columns.len() > most_bytes && messages.len() > 1 {
-            let fitting = (1..messages.len()).rev().find(|&count| self.bytes_of(count) <= most_bytes);
-            self.lay_out(fields, &messages[..fitting.unwrap_or(1)]);
+        let mut count = messages.len();
+        while !self.lay_out(fields, &messages[..count], room) {
+            if count <= 1 {
+                return None;
+            }
+            count /= 2;
+        }
+        if count > 1 && self.bytes_of(count) > most_bytes {
+            let fitting = (1..count).rev().find(|&count| self.bytes_of(count) <= most_bytes);
+            self.lay_out(fields, &messages[..fitting.unwrap_or(1)], room);
         }
         let (places, _) = self.batch.columns.as_chunks_mut();
         for (place, offset) in places.iter_mut().zip(&self.offsets) {
             *place = offset.to_le_bytes();
         }
-        &self.batch
+        Some(&self.batch)
     }
 
     /// What was laid out last.
@@ -99,18 +106,16 @@ impl Columns {
         &self.batch
     }
 
-    /// The bytes that the batch would have with its first `count` messages alone.
+    /// The bytes of the values of the first `count` messages.
     fn bytes_of(&self, count: usize) -> usize {
         let all = self.batch.count as usize;
         let begin = |value: usize| (self.offsets[value] & !ABSENT) as usize;
-        let values = (0..self.offsets.len() / all).map(|column| column * all);
-        let bytes: usize =
-            values.map(|first| begin(first + count) - begin(first) + count * size_of::<u32>()).sum();
-        bytes + size_of::<u32>()
+        let columns = (0..self.offsets.len() / all).map(|column| column * all);
+        columns.map(|first| begin(first + count) - begin(first)).sum()
     }
 
-    /// Room for the offsets, and behind it the values.
-    fn lay_out<M: Message>(&mut self, fields: &[Field], messages: &[M]) {
+    /// Room for the offsets, and behind it the values. Whether all of it fits into `room`.
+    fn lay_out<M: Message>(&mut self, fields: &[Field], messages: &[M], room: usize) -> bool {
         let Columns { batch: Batch { count, columns, .. }, offsets } = self;
         *count = messages.len() as u32;
         columns.clear();
@@ -118,10 +123,15 @@ impl Columns {
         columns.resize(size_of::<u32>() * (fields.len() * messages.len() + 1), 0);
         offsets.clear();
         for field in fields {
+            if self.batch.columns.len() > room {
+                return false;
+            }
             self.column(field, messages);
         }
-        self.offsets.push(self.batch.columns.len() as u32);
-        assert!(self.batch.columns.len() < ABSENT as usize, "a message is smaller than the largest size");
+        let bytes = self.batch.columns.len();
+        assert!(bytes < ABSENT as usize, "a memory and one column more are smaller than that");
+        self.offsets.push(bytes as u32);
+        bytes <= room
     }
 
     fn column<M: Message>(&mut self, field: &Field, messages: &[M]) {
@@ -203,7 +213,7 @@ mod tests {
     /// The values, and how many bytes of them come before each, those of absent ones with the mark.
     fn laid_out(fields: &[Field], messages: &[Sample]) -> (Vec<u8>, Vec<u32>) {
         let mut columns = Columns::default();
-        columns.fill(fields, messages, 0, usize::MAX);
+        columns.fill(fields, messages, 0, usize::MAX, usize::MAX).expect("there is room");
         let start = size_of::<u32>() * (fields.len() * messages.len() + 1);
         let offsets = columns.offsets.iter().map(|offset| offset - start as u32).collect();
         (columns.batch.columns.split_off(start), offsets)
@@ -235,14 +245,19 @@ mod tests {
     fn a_batch_is_cut_at_its_bytes_and_the_first_message_stays() {
         let messages = [Sample(None, "12345"), Sample(Some("k"), "1234"), Sample(None, "")];
         let fields = [Field::Payload, Field::Key];
-        let cut = |most| {
+        let cut = |most, room| {
             let mut columns = Columns::default();
-            let batch = columns.fill(&fields, &messages, 0, most);
+            let batch = columns.fill(&fields, &messages, 0, most, room)?;
             let kept = batch.count as usize;
-            let whole = Columns::default().fill(&fields, &messages[..kept], 0, usize::MAX).columns.clone();
-            assert_eq!(batch.columns, whole);
-            kept
+            let mut alone = Columns::default();
+            let whole = alone.fill(&fields, &messages[..kept], 0, usize::MAX, usize::MAX)?;
+            assert_eq!(batch.columns, whole.columns);
+            Some(kept)
         };
-        assert_eq!([10 + 28, 9 + 28, 10 + 20, 9 + 20, 0].map(cut), [3, 2, 2, 1, 1]);
+        let cut_at = |most| cut(most, usize::MAX);
+        assert_eq!([10, 9, 5, 4, 0].map(cut_at), [3, 1, 1, 1, 1].map(Some));
+        // The offsets of three messages take 28 bytes, those of one 12.
+        let within = |room| cut(usize::MAX, room);
+        assert_eq!([38, 37, 17, 16, 0].map(within), [Some(3), Some(1), Some(1), None, None]);
     }
 }

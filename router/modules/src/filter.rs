@@ -16,7 +16,7 @@ use crate::failure::{Cause, Failure};
 use crate::field::{self, Field};
 use crate::guest::{Guest, Line};
 use crate::instance::Exports;
-use crate::limits::{BATCH_BYTES, BATCH_CALLS, BATCH_MESSAGES, BATCH_TIME_PART, Limits};
+use crate::limits::{BATCH_BYTES, BATCH_CALLS, BATCH_MESSAGES, BATCH_TIME_PART, FIELDS, Limits};
 use crate::meter::Metrics;
 use crate::search::{Step, search};
 use crate::state::{Overlay, Table, Write};
@@ -59,7 +59,10 @@ impl Exports for Exported {
         params: &[bindings::Param],
     ) -> wasmtime::Result<Result<Vec<Field>, String>> {
         let answer = self.exports.call_configure(store, params)?;
-        Ok(answer.map(|fields| fields.into_iter().map(Field::from_wit).collect()))
+        Ok(answer.and_then(|fields| match fields.len() {
+            0..=FIELDS => Ok(fields.into_iter().map(Field::from_wit).collect()),
+            got => Err(format!("it would read {got} fields of each message, and at most {FIELDS} are given")),
+        }))
     }
 
     fn other(got: &Vec<Field>, first: &Vec<Field>) -> Cause {
@@ -246,9 +249,15 @@ impl<'a> Run<'a> {
             }
         };
         self.judged.calls += 1;
-        let exports = pooled.instance.exports();
-        let count =
-            exports.columns.fill(&version.declared, messages, self.now_ms, BATCH_BYTES).count as usize;
+        let limit = version.recipe.limits.memory_bytes;
+        // A batch of the usual size is the instance's own to refuse.
+        let room = limit.max(2 * BATCH_BYTES);
+        let columns = &mut pooled.instance.exports().columns;
+        let Some(batch) = columns.fill(&version.declared, messages, self.now_ms, BATCH_BYTES, room) else {
+            let cause = Cause::Memory { limit };
+            return self.failed(Some(pooled), messages.len(), cause, Spent::default());
+        };
+        let count = batch.count as usize;
         let called = pooled.instance.call(
             version.hand(),
             version.call_options(),

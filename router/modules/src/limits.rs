@@ -8,6 +8,9 @@ pub const BATCH_MESSAGES: usize = 128;
 /// Declared bytes in one call, at most; a larger message goes alone.
 pub const BATCH_BYTES: usize = 1024 * 1024;
 
+/// The most fields that a filter may declare: what it reads is found and copied on no clock of its own.
+pub const FIELDS: usize = 256;
+
 /// Calls that one batch may cost, the search for its poison messages included.
 pub const BATCH_CALLS: u32 = 20;
 

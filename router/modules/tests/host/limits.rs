@@ -216,3 +216,39 @@ fn a_message_too_large_for_the_instance_fails_alone() {
         judged.outcomes.iter().map(|outcome| outcome.as_ref().err().map(|f| f.cause.name())).collect();
     assert_eq!(causes, [None, Some("memory"), None]);
 }
+
+/// Each naming of a field costs its bytes again: what no memory holds is not laid out, and the others are judged.
+#[test]
+fn a_field_that_is_named_over_and_over_costs_its_module_alone() {
+    let host = host();
+    let guest = Guest { fields: vec![(PAYLOAD, ""); 20], ..Guest::default() };
+    let filter = filter_of(&host, &guest, Limits::default());
+    let small = Sample::with("h", "v");
+    let large = Sample { payload: vec![7; 1 << 20], ..small.clone() };
+    let mut outcomes = Vec::new();
+    let all = [small.clone(), large, small];
+    while outcomes.len() < all.len() {
+        outcomes.extend(filter.judge(&all[outcomes.len()..], &Context::default()).unwrap().outcomes);
+    }
+    assert_eq!(
+        outcomes[1].clone().unwrap_err().cause,
+        Cause::Memory { limit: Limits::default().memory_bytes }
+    );
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
+}
+
+#[test]
+fn too_many_fields_are_refused() {
+    let configure = |fields: u32| {
+        let list = format!(
+            "(i32.store (i32.const 2100) (i32.const 40000)) (i32.store (i32.const 2104) (i32.const {fields}))"
+        );
+        let host = host();
+        let (compiled, description) = deploy(&host, &Guest { configure: list, ..Guest::default() }.module());
+        host.filter("test", &compiled, &description, &[], Limits::default())
+            .map(|filter| filter.fields().len())
+    };
+    assert_eq!(configure(256).unwrap(), 256);
+    let refusal = configure(257).unwrap_err().to_string();
+    assert!(refusal.contains("would read 257 fields of each message, and at most 256"), "{refusal}");
+}
