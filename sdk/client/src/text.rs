@@ -17,18 +17,13 @@ pub(crate) enum Text {
 
 impl Text {
     pub(crate) fn new(text: &str) -> Text {
-        match ArrayString::from(text) {
-            Ok(text) => Text::Inline(text),
-            Err(_) => Text::Shared(Bytes::copy_from_slice(text.as_bytes())),
-        }
+        ArrayString::from(text)
+            .map_or_else(|_| Text::Shared(Bytes::copy_from_slice(text.as_bytes())), Text::Inline)
     }
 
     /// A text that is a part of `buffer`: a long one is not copied.
     pub(crate) fn part_of(buffer: &Bytes, text: &str) -> Text {
-        match ArrayString::from(text) {
-            Ok(text) => Text::Inline(text),
-            Err(_) => Text::Shared(buffer.slice_ref(text.as_bytes())),
-        }
+        ArrayString::from(text).map_or_else(|_| Text::Shared(buffer.slice_ref(text.as_bytes())), Text::Inline)
     }
 
     pub(crate) fn as_str(&self) -> &str {
